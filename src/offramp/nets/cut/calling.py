@@ -123,15 +123,15 @@ def _with_answer(style: CallStyle, output: Any, module: nn.Module) -> tuple[Call
     ambiguous."""
     if isinstance(output, Tensor):
         return style, output
-    parts, logits = output, None
+    logits = None
     if isinstance(output, Mapping):
         names = [key for key, value in output.items() if isinstance(value, Tensor)]
-        if "logits" in names or len(names) == 1:
-            style = replace(style, answer="logits" if "logits" in names else names[0])
-            logits = output[style.answer]
+        if "logits" in names:  # by which they are known, whatever lies beside them
+            return replace(style, answer="logits"), output["logits"]
+        if len(names) == 1:
+            style, logits = replace(style, answer=names[0]), output[names[0]]
     elif isinstance(getattr(output, "logits", None), Tensor):
-        style, logits = replace(style, answer="logits", attribute=True), output.logits
-        parts = output if isinstance(output, tuple) else getattr(output, "__dict__", ())
+        return replace(style, answer="logits", attribute=True), output.logits
     elif (
         isinstance(output, (tuple, list))
         and output
@@ -139,7 +139,7 @@ def _with_answer(style: CallStyle, output: Any, module: nn.Module) -> tuple[Call
         and output[0].ndim == 2  # or it is a map
     ):
         style, logits = replace(style, answer=0), output[0]
-    rows = [tensor for tensor in _tensors(parts) if tensor.ndim == 2]
+    rows = [tensor for tensor in _tensors(output) if tensor.ndim == 2]
     alike = [row for row in rows if row.shape == (rows[0] if logits is None else logits).shape]
     if len(alike) > 1 and not module.training:  # auxiliary ones of training are no answers
         raise OfframpError(
