@@ -18,7 +18,7 @@ from scipy.stats import ttest_rel
 from longer import long
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Advice, Preference, recommend, sure
-from offramp.analysis.stats.pairwise import Pair
+from offramp.analysis.stats.pairwise import ALPHA, Pair, paired_differences
 from offramp.policy import quality
 from offramp.policy.useful import images_needed
 from offramp.report import claims, evidence
@@ -160,6 +160,7 @@ def test_every_figure_and_every_table(study: str) -> None:
         ("cifar100", 33),
         ("imagenette", 33),
         ("languages", 21),
+        ("languages-anew", 17),
         *long(("cifar10-ways", 49), ("imagenette-scratch", 33), ("chest-xray", 33)),
     ],
 )
@@ -390,6 +391,32 @@ def test_whether_a_smaller_encoder_is_as_good_is_open() -> None:
     final = main_table("languages")
     assert "**66.2 ±1.1**" in rows(markdown(final), ["joint"])["joint"][3]
     assert rows(markdown(final), ["baseline"])["baseline"][3].endswith("63.7 ±0.4")
+
+
+def test_what_the_page_concludes_of_splits_and_rates_of_their_own() -> None:
+    whole, words = opened("languages-anew"), section("languages-anew")
+    (runs,) = whole.runs
+    assert len({t.manifest.data.splits["train"] for t in whole.trials}) == 5
+    sentences = beside_plain(runs)
+    assert len(sentences) == 3 and all(f"> {each}" in words for each in sentences)
+    for control in runs.controls.cheaper[1:]:  # of two layers, and of three
+        level = runs.beside_controls[control.label]
+        gap = max(level.means.values()) - level.means[control.label]
+        beside = [pair.p for pair in level.pairs if control.label in (pair.a, pair.b)]
+        assert 0.02 < gap < 0.032 and len(beside) == 4 and min(beside) > 0.05
+    best = advice("accuracy", "languages-anew")
+    assert [(r.name, r.behind, f"{100 * r.mean:.1f}") for r in best.ranking] == [
+        ("mixed", None, "63.0"),
+        ("joint", False, "62.7"),
+        ("distillation", True, "57.8"),
+        ("two-stage", True, "56.1"),
+    ]
+    measure = MEASURES["accuracy-test"]
+    final = runs.sample(measure, 4)
+    assert final is not None
+    pairs = paired_differences(final.groups, ALPHA, runs.images_of(final, measure, 4)).pairs
+    (p,) = (pair.p for pair in pairs if {pair.a, pair.b} == {"joint", "baseline"})
+    assert f"(p {p:.2f})" in words
 
 
 def apart(actual: Advice, count: int) -> str:

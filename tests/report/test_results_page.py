@@ -132,6 +132,7 @@ def test_how_quick_the_network_to_deploy_is() -> None:
         ("imagenette-scratch", r"45 trials, (\d+) minutes"),
         ("chest-xray", r"90 trials, (\d+) minutes"),
         ("languages", r"50 trials, (\d+) minutes"),
+        ("languages-anew", r"40 trials, (\d+) minutes"),
         (DEPLOY, r"(\d+ h \d+) min of a clock"),
     ],
 )
