@@ -214,3 +214,27 @@ def test_an_error_names_options_on_the_command_line_and_parameters_in_python(
     with pytest.raises(OfframpError, match="`max_seeds` and `difference` are for `until_decided`"):
         offramp.run("study.yaml", max_seeds=3)
     refused(cli("run", "study.yaml", "--max-seeds", "3"), "--max-seeds and --difference are for")
+
+
+@pytest.mark.parametrize(
+    ("python", "shell"),
+    [
+        ("`score` and `other`", "--score and `other`"),
+        ("`anyway=True` and `other=1`", "--anyway and `other=1`"),
+        ("`score='fixed'`", "--score fixed"),
+        ("`f(..., anyway=True)`", "offramp job a --score 'b c' --risk=0.1 --anyway"),
+        ("`f(..., score='fixed')`", "offramp job a --risk=0.1 --score fixed"),
+        ("`f(..., risk=0.2)`", "offramp job a --score 'b c' --risk 0.2"),
+    ],
+)
+def test_a_call_in_an_error_is_what_was_typed_with_that(
+    python: str, shell: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def job(name: str, *, score: str = "", risk: str = "", anyway: bool = False) -> None:
+        raise OfframpError(python if not anyway else f"{name} {score} {risk}")
+
+    typed = ["job", "a", "--score", "b c", "--risk=0.1"]
+    monkeypatch.setattr("sys.argv", ["offramp", *typed])
+    with pytest.raises(OfframpError) as caught:
+        JobCommand("job", Job(job)).main(typed[1:], standalone_mode=False)
+    assert str(caught.value) == shell

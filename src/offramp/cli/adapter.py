@@ -6,6 +6,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shlex
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ SECTION = re.compile(
     re.MULTILINE,
 )
 EXAMPLES = "On the command line"
+# In messages: `name`, `name=value`, or `function(..., name=value)`.
+PARAMETER = re.compile(r"`(?:(\w+)\(\.\.\., (?=[^`]*\)`))?(\w+)(?:='?([^`']+?)'?)?\)?`")
 QUIET = click.Option(["--quiet", "-q"], is_flag=True, help="Show no progress, only the results.")
 LOG = (
     QUIET,
@@ -410,11 +413,23 @@ class JobCommand(click.Command):
         ctx.exit(code)
 
     def _in_flags(self, text: str, chosen: Callable[..., Any] | None = None) -> str:
-        """A text with the parameters of a job as options, first those of the chosen function."""
+        """A text with the parameters of a job as options, first those of the chosen function.
+
+        `score` is --score, `score='fixed'` is --score fixed, and `calibrate(..., score='fixed')` what
+        was typed, with that.
+        """
         flags: dict[str, str] = {}
         for function in (*(function for _, function in self.job.items()), chosen or self.job.function):
             flags |= {name: parameter.flag for name, parameter in parameters(function).items()}
-        return re.sub(r"`(\w+)`", lambda name: flags.get(name[1], name[0]), text)
+
+        def words(match: re.Match[str]) -> str:
+            call, name, value = match.groups()
+            if name not in flags or value is None:
+                return flags.get(name, match[0])
+            setting = [] if value == "True" else [value]
+            return shlex.join([*(_typed(flags[name]) if call else []), flags[name], *setting])
+
+        return PARAMETER.sub(words, text)
 
     def _function(self, named: dict[str, Any]) -> Callable[..., Any]:
         """The function that the options ask for; a flag that only chooses is takes out of `named`."""
@@ -465,6 +480,13 @@ class JobCommand(click.Command):
             some = " or ".join(f"--{mode.removesuffix('=')}" for mode in modes)
             return f"{flag} goes with {some}; add it"
         raise KeyError(name)  # every option is of one of the functions
+
+
+def _typed(without: str) -> list[str]:
+    """The command as it was typed, but for an option and its value."""
+    words = [word for word in sys.argv[1:] if not word.startswith(f"{without}=")]
+    at = words.index(without) if without in words else len(words)
+    return ["offramp", *words[:at], *words[at + 2 :]]
 
 
 def _variable(mode: str) -> str:
