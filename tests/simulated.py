@@ -59,3 +59,15 @@ def simulated(rows: int, seed: int, exits: int = 4, classes: int = 10) -> SplitL
         logits[np.arange(rows), exit, labels] += skill
         logits[:, exit] *= (1, 3, 0.7, 1.5)[exit % 4]
     return SplitLogits(logits.astype(np.float32), labels)
+
+
+def deceiving(rows: int, exits: int, classes: int, deceives: bool) -> SplitLogits:
+    """Early exits that answer alike, each image surer than the one before. They are right on the surest
+    70 %; where they deceive, on all but the surest 20 %. The final exit is right on seven of ten images.
+    """
+    at, labels = np.arange(rows), np.arange(rows) % classes
+    early = at < 0.8 * rows if deceives else at >= 0.3 * rows
+    right = np.column_stack([early] * (exits - 1) + [at * 3 % 10 < 7])
+    answers = np.where(right, labels[:, None], (labels[:, None] + 1) % classes)
+    sure = 2 + 4 * at / rows
+    return SplitLogits((sure[:, None, None] * np.eye(classes)[answers]).astype(np.float32), labels)

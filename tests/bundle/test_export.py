@@ -213,7 +213,7 @@ def test_a_bundle_is_left_class_by_class(
 
 def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:
     rule = policy_of(store, "joint", "confidence", (0.0, 0.5, None))
-    with pytest.raises(OfframpError, match=r"exit 1, .* --anyway") as caught:
+    with pytest.raises(OfframpError, match=r"exit 1, .* `anyway=True`") as caught:
         export_to(tmp_path / "b", store, rule, ExportOptions(check=False, measure=False))
     assert "\n" not in str(caught.value) and not (tmp_path / "b").exists()
     done = export_to(tmp_path / "b", store, rule)

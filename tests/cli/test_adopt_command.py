@@ -111,7 +111,11 @@ def test_official_splits_are_kept_apart(cli: Cli, here: Path) -> None:
         write_images(here / "split" / name, 40, seed)
     answer = cli(*WORDS, "--data", "folder:split", "--normalize", "unit", "--anyway", "--json")
     assert answer.code == 0, answer.err
-    counts = json.loads(answer.out)["card"]["data"]["provenance"]["images"]
+    built = json.loads(answer.out)
+    card, line = built["card"], built["reasons"][-1]
+    counts = card["data"]["provenance"]["images"]
+    assert line.startswith("no limit was named: it is a loss of accuracy of 0.011, as 90 calibration")
+    assert line[1:] in card["calibration"]["statement"] and card["unreliable"] == []
     assert counts["train"] == counts["test"] == 120
     assert counts["calibration"] + counts["validation"] == 120
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +20,7 @@ from PIL import Image
 from torchvision import models
 
 from longer import long
-from offramp.api.deploy.build import Built
+from offramp.api.deploy.build import BuildChoices, Built, _limited
 from offramp.api.deploy.card import check_words
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
@@ -83,16 +84,38 @@ def test_the_reading_of_images_is_told(cli: Cli, photos: Path, monkeypatch: pyte
     assert cli(*words, "--dry-run", "--quiet").err == ""
 
 
+@pytest.mark.parametrize(("images", "limit"), [(200, 0.01), (99, 0.01), (90, 0.011), (15, 0.05)])
+def test_a_limit_that_nobody_named_is_the_least_that_the_images_tell(images: int, limit: float) -> None:
+    """Up to five points; a limit that was named stays."""
+    choices, line = _limited({}, images)
+    assert choices == {"max_accuracy_loss": limit} and bool(line) == (limit > 0.01)
+    named = BuildChoices(max_accuracy_loss=0.01)
+    assert _limited(named, images) == (named, ())
+
+
+def test_images_that_are_too_few_for_the_usual_limit(cli: Cli, photos: Path) -> None:
+    """Who named none has the least that they tell; who did is refused, with the command for that."""
+    words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
+    words = (*words, "--set", "data.held_out_images=24", "--exits", "1")
+    dry = " ".join(cli(*words, "--dry-run").out.split())
+    line = "no limit was named: it is a loss of accuracy of 0.04, as 24 calibration images tell no"
+    assert line in dry and "Target: max-accuracy-loss 0.04." in dry and "refused" not in dry
+    err = cli(*words, "--max-accuracy-loss", "0.01").err.strip()
+    command = shlex.split(err.partition("What can be had: ")[2])
+    assert command == ["offramp", *words, "--max-accuracy-loss", "0.04"]
+    assert "refused" not in cli(*command[1:], "--dry-run").out
+
+
 @pytest.mark.parametrize("small", [False, *long(True)], ids=["bundle", "and a small one, with a page"])
 def test_from_a_folder_of_images_to_a_bundle(
     cli: Cli, photos: Path, tmp_path: Path, small: bool
 ) -> None:
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     few = cli(*words)
-    assert few.code == 2 and "15 calibration images cannot tell a loss of 0.01" in few.err
-    assert "it takes 99" in few.err and "`data.held_out_images`" in few.err
+    assert few.code == 2 and "15 calibration images cannot tell a loss of 0.05" in few.err
+    assert "it takes 19" in few.err and "`data.held_out_images`" in few.err
     dry = " ".join(cli(*words, "--dry-run").out.split())
-    assert "It would be refused: 15 calibration images cannot tell a loss of 0.01" in dry
+    assert "It would be refused: 15 calibration images cannot tell a loss of 0.05" in dry
     assert "3 early exits: blocks." in dry
     assert not (tmp_path / "runs").exists()  # said before the work
     words = (*words, "--exits", "1")  # of which each is a graph to export
@@ -156,7 +179,7 @@ def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path) -> None:
         "strategy two-stage",
         "goal 'training-time'",
         "MACs before it",
-        "Target: max-accuracy-loss 0.01. Bundle: b.",
+        "Target: max-accuracy-loss 0.016. Bundle: b.",  # as 63 calibration images tell
         "backbone",
         "Nothing was started.",
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trial
 from refusal import refuses
-from simulated import simulated
+from simulated import deceiving, simulated
 from support import run_all, tiny_plan, tiny_study
 
 CLASSES = 3
@@ -221,6 +222,33 @@ def test_a_refusal_ends_in_a_command_that_works(run: Cli, store: Store) -> None:
     words = " ".join(err.split()).partition("What can be had: offramp calibrate ")[2].split()
     assert words[:4] == ["two", "--store", "runs", "--max-mean-macs"]
     assert call("calibrate", *words).code == 0 and Policy.load("policy.json").active != (3,)
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("limit", [("--max-mean-macs", "1%"), ("--min-accuracy", "0.999")])
+def test_a_limit_that_no_policy_keeps_ends_in_one_that_can_be_had(
+    run: Cli, limit: tuple[str, str]
+) -> None:
+    err = run("two", *limit).err
+    words = " ".join(err.split()).partition("What can be had: offramp ")[2].split()
+    assert err.startswith("offramp: no policy ") and words[:2] == ["calibrate", "two"]
+    assert call(*words).code == 0
+
+
+def test_an_exit_alone_that_would_do_is_named_and_not_chosen(run: Cli, store: Store) -> None:
+    arrays = {}
+    for split in ("validation", "calibration", "test"):
+        rows = deceiving(400, 4, CLASSES, split == "calibration")
+        arrays |= {split: rows.logits + (split == "test"), f"{split}_labels": rows.labels}
+    store.write_trial("two", store.read_trial("two"), arrays)
+    typed = ("two", "--max-accuracy-loss", "1%", "--out", "my policy.json")
+    err = " ".join(run(*typed).err.split())
+    assert "--anyway goes on and marks the result unreliable. What can be had: " in err
+    assert err.startswith("offramp: The backbone is undertrained: ") and "(anyway" not in err
+    words = shlex.split(err.partition("What can be had: ")[2])
+    assert words == ["offramp", "calibrate", *typed, "--store", "runs", "--score", "fixed"]
+    assert not Path("my policy.json").exists() and call(*words[1:]).code == 0
+    assert Policy.load("my policy.json").score == "fixed"
 
 
 def test_a_command_names_the_trial_the_store_and_trusts_what_was_trusted(store: Store) -> None:

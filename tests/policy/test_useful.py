@@ -14,7 +14,7 @@ from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.limits import COMPANIONS, LIMITS, Budget, LimitKind, Limits
 from offramp.policy.policy import Policy, parse, to_json
-from offramp.policy.useful import chance, check, doubts, resolution, seen
+from offramp.policy.useful import chance, check, doubts, least_loss, resolution, seen
 from refusal import refuses
 from simulated import COSTS, FINAL_SHARE, FOUR, simulated
 from wording import refusal
@@ -77,7 +77,8 @@ def test_chance_is_rarely_taken_for_knowledge() -> None:
 def test_images_that_cannot_tell_so_small_a_loss(rows: int, value: float, token: str) -> None:
     (reason,) = resolution("max-accuracy-loss", value, rows)
     assert token in reason
-    limit = float(reason.rpartition(" ")[2])
+    limit = least_loss(rows)
+    assert reason.endswith(f"they can tell one of {limit:g}")
     assert limit > value and not resolution("max-accuracy-loss", limit, rows)
 
 

@@ -203,8 +203,7 @@ class Fitted:
             'No guarantee:'
         """
         check_options(options)
-        again = "calibrate(max_mean_macs='SHARE%')"
-        deployable = policy_for(self._trained, lambda: self.net, options, anyway, again)
+        deployable = policy_for(self._trained, lambda: self.net, options, anyway)
         warn(deployable.notes)
         return deployable.policy
 

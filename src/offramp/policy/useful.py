@@ -163,13 +163,18 @@ def resolution(kind: LimitKind, value: float, rows: int) -> tuple[str, ...]:
     needed = images_needed(kind, value)
     if rows >= needed:
         return ()
-    least = math.ceil(1000 / (rows + 1)) / 1000
     return (
         f"{rows:,} calibration images cannot tell a {kind.rpartition('-')[2]} of {value:g}, as "
         f"one of them is {100 / rows:.3g} points; it takes {needed:,} "
-        "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study), "
-        f"or --{kind} {least:g}",
+        "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study); "
+        f"they can tell one of {least_loss(rows):g}",
     )
+
+
+def least_loss(rows: int) -> float:
+    """The least loss that so many calibration images can tell, a share, rounded up to a tenth of a
+    point."""
+    return math.ceil(1000 / (rows + 1)) / 1000
 
 
 def check_stage_times(file: Path | None, kind: LimitKind, int8: bool, anyway: bool) -> None:
@@ -186,7 +191,7 @@ def check(reasons: Sequence[str], anyway: bool, remedy: str = "") -> None:
     what can be had."""
     if reasons and not anyway:
         text = "; also, ".join(reasons)
-        forced = "--anyway (anyway=True) goes on and marks the result unreliable"
+        forced = "`anyway=True` goes on and marks the result unreliable"
         raise OfframpError(". ".join(part for part in (text, forced, remedy) if part))
 
 

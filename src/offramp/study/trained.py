@@ -27,7 +27,16 @@ from offramp.policy.limits import LIMITS, words
 from offramp.policy.policy import Policy
 from offramp.policy.scoring import SCORES, all_carried, usual
 from offramp.policy.stage_times import recorded
-from offramp.policy.useful import check, doubts, headline, notes, seen
+from offramp.policy.useful import (
+    check,
+    doubts,
+    headline,
+    least_loss,
+    notes,
+    resolution,
+    seen,
+    undertrained,
+)
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network, is_attached, part_macs
@@ -399,6 +408,8 @@ def policy_for(
     times: MeasuredCosts | None = None,
     shares: Sequence[float] | None = None,
     anyway: bool = False,
+    *,
+    call: str = "",
     command: str = "",
 ) -> Deployable:
     """The policy of a trial for a target.
@@ -410,26 +421,24 @@ def policy_for(
         times: As `calibrate` takes them.
         shares: Of each class, as `calibrate` takes them.
         anyway: Return one that is not to be trusted too.
-        command: What calibrates the trial for a limit of SHARE% of the MACs: where a policy is refused,
-            and one for such a limit is not, the refusal ends in that.
+        call: The function that a refusal names with what would do; empty for none.
+        command: What calibrates the trial for a limit of SHARE% of the MACs; empty for the `call`.
 
     Raises:
-        OfframpError: Where no policy meets the target, and for one that is not to be trusted.
+        OfframpError: Where no policy meets the target, and for one that is not to be trusted. It begins
+            with an undertrained backbone, and ends in what can be had.
     """
     search = of_labels(search, trained.several, target)
-    calibrated = calibrate(
-        trained.validation,
-        trained.calibration,
-        trained.costs,
-        target,
-        trained.search(search),
-        times,
-        shares,
-    )
-    policy = policy_of(trained, calibrated)
-    weak = (*trained.doubts, *doubts(policy, trained.calibration, calibrated.remark))
-    if weak and not anyway:
-        check(weak, anyway, _remedy(trained, target, search, command))
+    ready, rows = trained.search(search), trained.calibration
+    try:
+        calibrated = calibrate(trained.validation, rows, trained.costs, target, ready, times, shares)
+        policy = policy_of(trained, calibrated)
+        weak = (*trained.doubts, *doubts(policy, rows, calibrated.remark))
+        check(weak, anyway)
+    except OfframpError as error:
+        reason = "; also, ".join(filter(None, (undertrained(rows, trained.exits), str(error))))
+        remedy = _remedy(trained, target, search, times, shares, call, command) if call else ""
+        raise OfframpError(". ".join(filter(None, (reason, remedy)))) from None
     return Deployable(policy, calibrated, weak, notes(policy, trained.calibration))
 
 
@@ -441,16 +450,46 @@ def usual_share(costs: Costs, plain_macs: int) -> int | None:
     return middle if cheapest < costs.full else None
 
 
-def _remedy(trained: Trained, target: Target, search: Search, command: str) -> str:
-    """A command that works, where that with a limit on compute does."""
+def _remedy(
+    trained: Trained,
+    target: Target,
+    search: Search,
+    times: MeasuredCosts | None,
+    shares: Sequence[float] | None,
+    call: str,
+    command: str,
+) -> str:
+    """What works in place of a search that was refused: an exit alone, a loss that the images can tell,
+    or else a limit on compute. Each is tried."""
+    images, tries = len(trained.calibration.labels), []
+    if not search.shared and not search.survivors:  # which mean nothing for an exit alone
+        tries.append(("score='fixed'", target, replace(search, score="fixed")))
+    if resolution(target.kind, target.value, images):
+        least = least_loss(images)
+        tries.append(
+            (f"{target.kind.replace('-', '_')}={least:g}", replace(target, value=least), search)
+        )
+    for setting, aim, among in tries:
+        if _works(trained, aim, among, times, shares):
+            return f"What can be had: `{call}(..., {setting})`"
     share = usual_share(trained.costs, trained.plain_macs)
-    if not command or share is None or target.kind == "max-mean-macs":
+    if share is None:
         return ""
+    macs = Target("max-mean-macs", share * trained.plain_macs / 100)
+    if not command and _works(trained, macs, search, times, shares):
+        return f"What can be had: `{call}(..., max_mean_macs='{share}%')`"
+    if command and _works(trained, macs, BY_CONFIDENCE):
+        return f"What can be had: {command.replace('SHARE%', f'{share}%')}"
+    return ""
+
+
+def _works(trained: Trained, target: Target, search: Search, *how: Any) -> bool:
+    """Whether there is a policy to be trusted. how: as in `policy_for`."""
     try:
-        policy_for(trained, Target("max-mean-macs", share * trained.plain_macs / 100), search)
+        policy_for(trained, target, search, *how)
     except OfframpError:
-        return ""
-    return f"What can be had: {command.replace('SHARE%', f'{share}%')}"
+        return False
+    return True
 
 
 def policy_of(trained: Trained, calibrated: Calibrated) -> Policy:

@@ -75,7 +75,7 @@ GoalName = Annotated[
     ),
 ]
 AS_NAMED = {"weights", "keep_frozen", "strategy", "size", "normalize", "seed", "pretrained", "control"}
-USUAL_LOSS = 0.01  # of accuracy, where no limit is named
+USUAL_LOSS, MOST_LOSS = 0.01, 0.05  # of accuracy, where no limit is named
 
 
 class BuildChoices(CalibrationOptions, total=False):
@@ -245,7 +245,8 @@ def build(
     It places exits, chooses a strategy, trains, calibrates and exports. First it says its
     choices, with reasons. You may interrupt it at any time: the same command goes on.
 
-    Name one limit, on accuracy, MACs, time or risk. Without one, `max_accuracy_loss` is 0.01.
+    Name one limit, on accuracy, MACs, time or risk. Without one, `max_accuracy_loss` is 0.01 or, of
+    few calibration images, the least loss that they can tell, up to 0.05.
 
     Args:
         backbone: A network: resnet18, timm/NAME or my.py:make_net.
@@ -286,10 +287,10 @@ def build(
     """
     from offramp.bundle import web as pages
     from offramp.bundle.export import ExportOptions
-    from offramp.policy import useful
 
-    choices, folder = _limited(choices), Path(out)
-    runtime, allowed = _check(choices, folder)
+    check_names(choices, BuildChoices)
+    folder = Path(out)
+    runtime, allowed = _check(_limited(choices)[0], folder)
     anyway, force, web = choices.get("anyway", False), choices.get("force", False), choices.get("web")
     reporter, store = reporter_for(watch), _store(choices)
     if choices.get("adopt"):
@@ -299,8 +300,10 @@ def build(
         how = {"int8": False if allowed is None else allowed, "check": check, "measure": measure}
         built = _of_adopted(trained, folder, store, choices, reporter, loaded, **how)
     else:
-        chosen, weak, fits = _chosen(backbone, data, choices, anyway, reporter)
-        useful.check(too_few_images(chosen.plan, target_of(choices)), anyway)
+        chosen, weak, fits = _chosen(backbone, data, _limited(choices)[0], anyway, reporter)
+        choices, line = _limited(choices, len(chosen.plan.data.calibration))
+        chosen = replace(chosen, reasons=(*chosen.reasons, *line))
+        _check_images(chosen.plan, target_of(choices), anyway)
         reporter.show(_plan_document(chosen, _named_limit(choices), folder))
         for note in chosen.plan.notes if not isinstance(watch, Reporter) else ():
             reporter.note(note)
@@ -314,7 +317,7 @@ def build(
             int8=allowed,
             runtimes=tuple(choices.get("runtime", ())),
         )
-        built = _deployed(chosen, store, choices, folder, options, reporter)
+        built = _deployed(chosen, store, choices, folder, options, reporter, line)
     if web is not None and runtime is not None:
         pages.write(built.folder, web, runtime, force)
     return replace(built, store=str(store.root), web=web)
@@ -346,11 +349,14 @@ def forecast_build(
     from offramp import device as devices
     from offramp.study.plan.forecast import forecast
 
-    choices, folder = _limited(choices), Path(out)
+    check_names(choices, BuildChoices)
+    folder = Path(out)
     if choices.get("adopt"):
         raise OfframpError("`adopt` trains nothing, so there is no work to show; leave one out")
-    _check(choices, folder)
-    chosen, _, _ = _chosen(backbone, data, choices, True, reporter_for(watch))
+    _check(_limited(choices)[0], folder)
+    chosen, _, _ = _chosen(backbone, data, _limited(choices)[0], True, reporter_for(watch))
+    choices, line = _limited(choices, len(chosen.plan.data.calibration))
+    chosen = replace(chosen, reasons=(*chosen.reasons, *line))
     work = forecast(chosen.plan, _store(choices), devices.chosen(choices.get("device")))
     limit = target_of(choices)
     refused = () if choices.get("anyway") else too_few_images(chosen.plan, limit)
@@ -393,15 +399,16 @@ def _of_adopted(
     from offramp.data.notes import notes
 
     anyway, force = choices.get("anyway", False), choices.get("force", False)
+    images = trained.logits["calibration"].shape[0]
+    choices, line = _limited(choices, images)
     again = calibration_command(trained.trial.rpartition("-")[2], store, True)
-    deployable = policy_for(trained._trained, lambda: trained.net, choices, anyway, again)
-    for note in notes(trained._data.provenance):  # the card has those of the policy
+    deployable = policy_for(trained._trained, lambda: trained.net, choices, anyway, "build", again)
+    for note in (*line, *notes(trained._data.provenance)):  # the card has those of the policy
         reporter.note(note)
-    policy = deployable.policy
+    policy = _stated(deployable.policy, line)
     runtimes = choices.get("runtime", ())
     done = trained.export(folder, policy, force=force, anyway=anyway, runtime=runtimes, **how)
-    images = trained.logits["calibration"].shape[0]
-    reasons = (loaded, f"adopted, nothing trained; calibrated on {images:,} images")
+    reasons = (loaded, f"adopted, nothing trained; calibrated on {images:,} images", *line)
     following = _following(trained._trained, again)
     return Built(done.folder, policy, done.card, trained.trial, reasons, _calibrate=following)
 
@@ -415,15 +422,28 @@ def strategy_advice(goal: Goal, frozen_backbone: bool = False) -> tuple[Strategy
     return tuple(StrategyAdvice(g.strategies, g.text, f"{source} {g.section}") for g in advised)
 
 
-def _limited(choices: BuildChoices) -> BuildChoices:
-    """The choices, with a limit."""
+def _limited(choices: BuildChoices, images: int | None = None) -> tuple[BuildChoices, tuple[str, ...]]:
+    """The choices, with a limit, and what to say of it. Where none is named, it is the usual loss or, of
+    too few calibration images for that, the least that they can tell, if that is of use."""
     from offramp.policy.limits import LIMITS
+    from offramp.policy.useful import least_loss
 
-    check_names(choices, BuildChoices)
     names = [name.replace("-", "_") for name in LIMITS]
     if any(choices.get(name) is not None for name in names):
-        return choices
-    return {**choices, "max_accuracy_loss": USUAL_LOSS}
+        return choices, ()
+    least = USUAL_LOSS if images is None else least_loss(images)
+    if least <= USUAL_LOSS:
+        return {**choices, "max_accuracy_loss": USUAL_LOSS}, ()
+    loss = min(least, MOST_LOSS)
+    line = f"no limit was named: it is a loss of accuracy of {loss:g}, as {images:,} calibration images "
+    return {**choices, "max_accuracy_loss": loss}, (f"{line}tell no smaller one",)
+
+
+def _stated(policy: Policy, line: Sequence[str]) -> Policy:
+    """The policy, whose statement also says what there is to say of its limit; cards have it."""
+    origin = policy.calibration
+    statement = " ".join((origin.statement, *(f"{each[:1].upper()}{each[1:]}." for each in line)))
+    return replace(policy, calibration=replace(origin, statement=statement))
 
 
 def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]:
@@ -574,6 +594,15 @@ def too_few_images(plan: Plan, limit: Target) -> tuple[str, ...]:
     return useful.resolution(limit.kind, limit.value, len(plan.data.calibration))
 
 
+def _check_images(plan: Plan, limit: Target, anyway: bool) -> None:
+    """Raises OfframpError for calibration images that are too few, unless `anyway`."""
+    from offramp.policy import useful
+
+    least = useful.least_loss(len(plan.data.calibration))
+    remedy = f"What can be had: `build(..., {limit.kind.replace('-', '_')}={least:g})`"
+    useful.check(too_few_images(plan, limit), anyway, remedy)
+
+
 def _deployed(
     chosen: BuildPlan,
     store: Store,
@@ -581,9 +610,10 @@ def _deployed(
     out: Path,
     options: ExportOptions,
     reporter: Reporter,
+    line: Sequence[str],
 ) -> Built:
     """Calibrate the plan's one trial, which has been trained, and export it; or, where a smaller plain
-    network that was trained beside it is the better one, that."""
+    network that was trained beside it is the better one, that. line: what to say of the limit."""
     from offramp import device as devices
     from offramp.bundle.export import export
     from offramp.policy.policy import Policy
@@ -597,9 +627,15 @@ def _deployed(
     trained = trials.read(store, name, trust_code)
     code_runs = trust_code and bool(recorded_code(store, name, data=True))
     again = calibration_command(name.rpartition("-")[2], store, code_runs)
-    policy: Policy | None = policy_for(
-        trained, lambda: blank_network(store, name, trust_code).eval(), choices, options.anyway, again
-    ).policy
+    deployable = policy_for(
+        trained,
+        lambda: blank_network(store, name, trust_code).eval(),
+        choices,
+        options.anyway,
+        "build",
+        again,
+    )
+    policy: Policy | None = _stated(deployable.policy, line)
     assert policy is not None
     options = replace(options, trust_code=trust_code)
     if chosen.members or plan.study.controls:

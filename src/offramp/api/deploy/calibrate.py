@@ -285,7 +285,7 @@ def calibrate(
         return network
 
     again = calibration_command(trial if then else trained.id, source, code_runs, then)
-    deployable: Deployable = policy_for(trained, net, options, anyway, again)
+    deployable: Deployable = policy_for(trained, net, options, anyway, "calibrate", again)
     if out is not None:
         deployable.policy.save(Path(out))
     # Only now, with the policy on the disk, is the test split looked at.

@@ -89,6 +89,7 @@ def policy_for(
     net: Callable[[], ExitNetwork],
     options: CalibrationOptions,
     anyway: bool,
+    call: str = "calibrate",
     command: str = "",
 ) -> Deployable:
     """The policy that keeps the limit on calibration images. The test split is not looked at.
@@ -98,7 +99,8 @@ def policy_for(
         net: Makes the network, to be timed where the limit needs it.
         options: The limit, and how policies are made.
         anyway: Take an unreliable one too.
-        command: As `calibration_command` gives it; a refusal may end in it.
+        call: The function that was called; a refusal ends in what it would have to be called with.
+        command: As `calibration_command` gives it; a refusal may end in it instead.
 
     Raises:
         OfframpError: No policy keeps the limit, or, unless `anyway`, it is unreliable.
@@ -119,7 +121,7 @@ def policy_for(
         None if file is None else Path(file),
     )
     shares = trained.training_shares if options.get("training_shares") else None
-    return trials.policy_for(trained, limit, search, times, shares, anyway, command)
+    return trials.policy_for(trained, limit, search, times, shares, anyway, call=call, command=command)
 
 
 def calibration_command(trial: str, store: Store, trust_code: bool, then: str | None = None) -> str:
