@@ -414,7 +414,7 @@ def test_what_the_page_concludes_of_splits_and_rates_of_their_own() -> None:
     measure = MEASURES["accuracy-test"]
     final = runs.sample(measure, 4)
     assert final is not None
-    pairs = paired_differences(final.groups, ALPHA, runs.images_of(final, measure, 4)).pairs
+    pairs = paired_differences(final.groups, ALPHA, runs.images_of(final, measure, 4))
     (p,) = (pair.p for pair in pairs if {pair.a, pair.b} == {"joint", "baseline"})
     assert f"(p {p:.2f})" in words
 
