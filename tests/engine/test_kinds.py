@@ -15,7 +15,7 @@ from offramp.engine.cache import Cache
 from offramp.engine.images import Images
 from offramp.engine.losses import LossContext, objective, sample_weights
 from offramp.engine.placement import CPU as SPEEDS
-from offramp.engine.resolve import Setting, phase_recipe, resolve
+from offramp.engine.resolve import Setting, drawn, phase_recipe
 from offramp.engine.settings import applied
 from offramp.engine.trainee import groups, optimizer
 from offramp.engine.values import Point, advance
@@ -50,11 +50,6 @@ def recipe(**fields: Any) -> Any:
     return other(Recipe(), **fields)
 
 
-def resolved(phase: Phase, **fields: Any) -> Any:
-    setting = other(Setting({}, Recipe(), NUMERICS, seed=42), **fields)
-    return resolve((phase,), network("digits-cnn"), setting)
-
-
 def summed_features() -> Any:
     term = other(Features(1, 4), over="unheard")
     context = LossContext(features={term: (torch.zeros(2, 5), torch.zeros(2, 5))})
@@ -76,7 +71,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "what features are summed over": summed_features,
     "weights of images": lambda: sample_weights(TERM, [LOGITS[1]] * 2, LABELS),
     "what an exit carries": lambda: notes(other(PHASE, carry=TERM)),
-    "a start": lambda: resolved(other(PHASE, init=((head(1), TERM),))),
+    "a start": lambda: drawn(other(PHASE, init=((head(1), TERM),)), network("digits-cnn")),
     "a budget": lambda: phase_recipe(PHASE, other(Setting({}, Recipe(), NUMERICS, 1), budget="x"), 1),
     "a schedule": lambda: recipe(schedule="unheard").rate(1),
     "the weights handed on": lambda: recipe(select="unheard").selects_best,

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrizations
 from torchvision.models import ResNet, mnasnet0_5, resnet18
 from torchvision.models.resnet import BasicBlock
 
+import offramp
 from longer import long
 from offramp.errors import OfframpError
 from offramp.nets import attach
@@ -323,7 +324,7 @@ class Common(nn.Module):
 @pytest.mark.filterwarnings("default")
 def test_parts_that_are_named_as_attributes_of_ours_are_warned_of_and_reached():
     with pytest.warns(UserWarning, match=r"net\.backbone\.backbone") as warnings:
-        net = attach(Common(), ["body"], (3, 32, 32), head="linear")
+        net = offramp.attach(Common(), ["body"], (3, 32, 32), head="linear")
     assert len(warnings) == 1 and warnings[0].filename == __file__
     net.pool.eval()
     net.backbone.backbone.requires_grad_(False)
