@@ -19,7 +19,6 @@ from offramp.process import (
     ended_by,
     keep_freed_memory,
     prepared,
-    stdout_on_stderr,
     terminable,
 )
 
@@ -115,19 +114,3 @@ def test_how_a_process_ended_is_said_in_words() -> None:
         *("SIGKILL", "SIGSEGV", "exit code 0", "exit code 1", "exit code 255", "exit code None")
     ]
     assert ended_by(-999) == "signal 999"
-
-
-def test_what_libraries_print_leaves_stdout_to_the_answer(capfd: pytest.CaptureFixture[str]) -> None:
-    with stdout_on_stderr():
-        os.write(1, b"hello from C\n")
-    os.write(1, b"{}\n")
-    assert capfd.readouterr() == ("{}\n", "hello from C\n")
-
-
-def test_a_closed_stdout_stays_closed() -> None:
-    code = (
-        "import os; os.close(1); from offramp.process import stdout_on_stderr\n"
-        "with stdout_on_stderr(): os.write(2, b'said')\n"
-    )
-    ended = ran(code)
-    assert (ended.stdout, ended.stderr) == ("", "said")

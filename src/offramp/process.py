@@ -54,22 +54,6 @@ def prepared() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-@contextmanager
-def stdout_on_stderr() -> Iterator[None]:
-    """What libraries in C++ write on stdout goes to stderr: stdout has the answer, for programs too."""
-    try:
-        before = os.dup(1)
-    except OSError:  # closed
-        yield
-        return
-    try:
-        os.dup2(2, 1)
-        yield
-    finally:
-        os.dup2(before, 1)
-        os.close(before)
-
-
 def look_less_for_garbage() -> None:
     """Collect garbage less often (see OBJECTS), unless the program does so already.
 

@@ -681,7 +681,8 @@ def test_what_the_page_concludes_from_chest_x_rays() -> None:
     best = advice("accuracy", "chest-xray")
     first, *others = best.ranking
     (behind,) = [r for r in others if r.behind]
-    assert [(r.name, f"{100 * r.mean:.1f}") for r in (first, behind)] == [
+    # The second is 93.25 but for its last bit, which depends on numpy's version.
+    assert [(r.name, f"{100 * r.mean - 1e-9:.1f}") for r in (first, behind)] == [
         ("distillation", "94.2"),
         ("two-stage", "93.2"),
     ]

@@ -25,7 +25,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from offramp import device as devices
 from offramp.hashing import derive
-from offramp.process import stdout_on_stderr
 
 FEW = 10_000  # values below which everybody sends everything to everybody: one message, not two
 IDLE_LIMIT = timedelta(days=30)  # of ranks that wait for orders: a lost connection shows at once
@@ -241,7 +240,7 @@ def joined(info: RankInfo, device: torch.device) -> Iterator[Ranks]:
         yield ALONE
         return
     backend = devices.collectives(device)
-    with lost_connections(), stdout_on_stderr():  # gloo greets there, before PyTorch 2.13
+    with lost_connections():
         dist.init_process_group(
             backend,
             store=_meeting(info),
