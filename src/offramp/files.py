@@ -187,7 +187,15 @@ def folder_at(path: Path) -> Iterator[Path]:
 def discard(path: Path, staging: Path) -> None:
     """Take a folder away by one rename, then delete it: a reader sees all of it or none."""
     staging.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(_moved(path, staging))
+    remove_tree(_moved(path, staging))
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder. Raises OfframpError for one that is too deep for Python before 3.13."""
+    try:
+        shutil.rmtree(path)
+    except RecursionError:
+        raise OfframpError(f"{path} is nested too deeply; remove it yourself: rm -rf {path}") from None
 
 
 def _moved(path: Path, staging: Path) -> Path:

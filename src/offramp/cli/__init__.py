@@ -44,7 +44,8 @@ def _answer() -> None:
 
             sys.exit(app.main(prog_name="offramp", standalone_mode=False))
     except click.ClickException as error:
-        command = getattr(getattr(error, "ctx", None), "command_path", "offramp")
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        command = "offramp" if context is None else context.command_path
         _say(f"{error.format_message().rstrip('.')}; see {command} --help")
         sys.exit(error.exit_code)
     except click.Abort as error:  # what click makes of a KeyboardInterrupt

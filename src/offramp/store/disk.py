@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from offramp.errors import OfframpError
-from offramp.files import discard, new_folder, resolved, unlinked, write_whole, writing
+from offramp.files import discard, new_folder, remove_tree, resolved, unlinked, write_whole, writing
 from offramp.store.locks import SIZE, Locks, Owner
 from offramp.store.sealed import read_bytes
 
@@ -88,7 +87,7 @@ class Disk:
             if path.is_symlink() or not path.is_dir():
                 path.unlink()
             elif path.parent == staging:
-                _remove_tree(path)
+                remove_tree(path)
             else:
                 discard(path, staging)
 
@@ -107,13 +106,6 @@ class Disk:
     def _at(self, *name: str) -> Path:
         """Where a name is, which may be a link itself; the root without one."""
         return self.path(*name[:-1]) / name[-1] if name else resolved(self._root)
-
-
-def _remove_tree(path: Path) -> None:
-    try:
-        shutil.rmtree(path)
-    except RecursionError:  # of Python before 3.13
-        raise OfframpError(f"{path} is nested too deeply; remove it yourself: rm -rf {path}") from None
 
 
 def _stats(path: Path) -> Iterator[os.stat_result]:

@@ -289,8 +289,8 @@ def build(
     from offramp.bundle.export import ExportOptions
 
     check_names(choices, BuildChoices)
-    folder = Path(out)
-    runtime, allowed = _check(_limited(choices)[0], folder)
+    folder, (usual, _) = Path(out), _limited(choices)
+    runtime, allowed = _check(usual, folder)
     anyway, force, web = choices.get("anyway", False), choices.get("force", False), choices.get("web")
     reporter, store = reporter_for(watch), _store(choices)
     if choices.get("adopt"):
@@ -300,9 +300,8 @@ def build(
         how = {"int8": False if allowed is None else allowed, "check": check, "measure": measure}
         built = _of_adopted(trained, folder, store, choices, reporter, loaded, **how)
     else:
-        chosen, weak, fits = _chosen(backbone, data, _limited(choices)[0], anyway, reporter)
-        choices, line = _limited(choices, len(chosen.plan.data.calibration))
-        chosen = replace(chosen, reasons=(*chosen.reasons, *line))
+        chosen, weak, fits = _chosen(backbone, data, usual, anyway, reporter)
+        chosen, choices, line = _with_limit(chosen, choices)
         _check_images(chosen.plan, target_of(choices), anyway)
         reporter.show(_plan_document(chosen, _named_limit(choices), folder))
         for note in chosen.plan.notes if not isinstance(watch, Reporter) else ():
@@ -350,13 +349,12 @@ def forecast_build(
     from offramp.study.plan.forecast import forecast
 
     check_names(choices, BuildChoices)
-    folder = Path(out)
+    folder, (usual, _) = Path(out), _limited(choices)
     if choices.get("adopt"):
         raise OfframpError("`adopt` trains nothing, so there is no work to show; leave one out")
-    _check(_limited(choices)[0], folder)
-    chosen, _, _ = _chosen(backbone, data, _limited(choices)[0], True, reporter_for(watch))
-    choices, line = _limited(choices, len(chosen.plan.data.calibration))
-    chosen = replace(chosen, reasons=(*chosen.reasons, *line))
+    _check(usual, folder)
+    chosen, _, _ = _chosen(backbone, data, usual, True, reporter_for(watch))
+    chosen, choices, _ = _with_limit(chosen, choices)
     work = forecast(chosen.plan, _store(choices), devices.chosen(choices.get("device")))
     limit = target_of(choices)
     refused = () if choices.get("anyway") else too_few_images(chosen.plan, limit)
@@ -437,6 +435,14 @@ def _limited(choices: BuildChoices, images: int | None = None) -> tuple[BuildCho
     loss = min(least, MOST_LOSS)
     line = f"no limit was named: it is a loss of accuracy of {loss:g}, as {images:,} calibration images "
     return {**choices, "max_accuracy_loss": loss}, (f"{line}tell no smaller one",)
+
+
+def _with_limit(
+    chosen: BuildPlan, choices: BuildChoices
+) -> tuple[BuildPlan, BuildChoices, tuple[str, ...]]:
+    """The plan, the choices with a limit that its calibration images can tell, and what to say of it."""
+    choices, line = _limited(choices, len(chosen.plan.data.calibration))
+    return replace(chosen, reasons=(*chosen.reasons, *line)), choices, line
 
 
 def _stated(policy: Policy, line: Sequence[str]) -> Policy:

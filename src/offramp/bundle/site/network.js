@@ -101,9 +101,11 @@ export function probabilities(logits, temperature) {
   return parts.map((part) => part / total);
 }
 
-/** Their logarithms under no temperature, finite where a probability is too small for a number. */
+/** Their logarithms under no temperature, finite where a probability is too small for a number; null as
+ * there. */
 const logarithms = (logits) => {
   const top = largest(logits);
+  if (!Number.isFinite(top)) return null;
   const total = Math.log([...logits].reduce((sum, logit) => sum + Math.exp(logit - top), 0));
   return [...logits].map((logit) => logit - top - total);
 };
@@ -181,8 +183,8 @@ const SCORES = {
   // past: sums of log-probabilities, and how many exits they are of
   ensemble: ({ logits, temperature, past }) => {
     const [sums, count] = past ?? [[...logits].map(() => 0), 0];
-    if (probabilities(logits, 1) === null) return [-Infinity, [sums, count]];
     const own = logarithms(logits);
+    if (own === null) return [-Infinity, [sums, count]];
     const now = [sums.map((sum, i) => sum + own[i]), count + 1];
     return [largest(probabilities(mean(now), temperature)), now];
   },
