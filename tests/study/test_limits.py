@@ -12,7 +12,9 @@ from typing import cast
 
 import psutil
 import pytest
+import torch
 
+from offramp import device as devices
 from offramp.study.plan import caching
 from offramp.study.plan.caching import DISK_SHARE, CacheLimits, share
 from offramp.study.plan.plan import Plan
@@ -37,10 +39,16 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(caching, "in_memory", lambda _: False)
 
 
-def allowed(folder: Path, memory: int = 9 * GIB, workers: int = 1, **execution: object) -> CacheLimits:
+def allowed(
+    folder: Path,
+    memory: int = 9 * GIB,
+    workers: int = 1,
+    device: torch.device = CPU,
+    **execution: object,
+) -> CacheLimits:
     spec = ExecutionSpec.model_validate(execution)
     plan = cast(Plan, SimpleNamespace(study=SimpleNamespace(execution=spec)))
-    return caching.limits(plan, CPU, folder, workers, memory, training=2 * GIB)
+    return caching.limits(plan, device, folder, workers, memory, training=2 * GIB)
 
 
 @pytest.mark.usefixtures("disk")
@@ -61,6 +69,15 @@ def test_a_limit_is_for_all_workers_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["memory", "disk"])
 def test_none_is_none(name: str, tmp_path: Path) -> None:
     assert getattr(allowed(tmp_path, **{f"cache_{name}": 0}), name) == 0
+
+
+def test_workers_on_one_gpu_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(devices, "free_memory", lambda _: 40 * GIB)
+    alone, four = (allowed(tmp_path, device=gpu, workers=count) for count in (1, 4))
+    assert alone == CacheLimits(int(SHARE * 40 * GIB) - 2 * GIB, 0)
+    assert 0 < 4 * (four.memory + 2 * GIB) <= SHARE * 40 * GIB and four.disk == 0
+    assert allowed(tmp_path, device=gpu, workers=4, cache_memory="12GiB").memory == 3 * GIB
 
 
 def test_processes_share_what_is_free() -> None:

@@ -35,6 +35,21 @@ def test_small_cuts_data_epochs_size_and_seeds() -> None:
     assert many.data.train_images == 1000 and many.data.size is None  # 10 a class; 32 px as they are
 
 
+@pytest.mark.parametrize(
+    ("flags", "sizes"),
+    [
+        ([], [64, 46]),
+        (["data.size=224"], [224, 160]),
+        (["controls.0.size=100"], [64, 100]),
+        (["data.size=48"], [48, 160]),
+    ],
+    ids=str,
+)
+def test_a_control_shrinks_as_its_study_does(flags: list[str], sizes: list[int]) -> None:
+    study = spec.parse({**CHEST, "controls": [{"size": 160}]}, None, flags)
+    assert [part.data.size for part in study.parts] == sizes
+
+
 def test_counts_that_do_not_hold_are_not_used() -> None:
     """Ten classes of an ILSVRC tree hold fewer images than a hundred."""
     study = spec.parse({**CHEST, "data": {"name": "imagenet100", "wnids": "all"}})

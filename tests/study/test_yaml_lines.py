@@ -30,11 +30,15 @@ from wording import refusal
         ("9" * 5000, "9" * 5000),
         ("1.2.3", "1.2.3"),
         ("e5", "e5"),
+        ("!!str 5", "5"),
+        ("!!str &x 1e-3", "1e-3"),
+        ("&x\n  !!str 7", "7"),
+        ("&x 5", 5),
     ],
 )
 def test_scalars_are_what_they_look_like(text: str, value: Any) -> None:
-    value = parse(f"a: {text}", "s").value["a"]
-    assert (value, type(value)) == (value, type(value))
+    read = parse(f"a: {text}", "s").value["a"]
+    assert (read, type(read)) == (value, type(value))
 
 
 @pytest.mark.parametrize(

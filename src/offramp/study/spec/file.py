@@ -247,7 +247,10 @@ def _set(value: dict[str, Any], where: Places, overrides: Sequence[str]) -> tupl
     # By place, not by flag: `--set 'recipe={epochs: 10}'` sets recipe.epochs too.
     flags = {path for path, flag in where.items() if flag.startswith("--set ")}
     for setting in small(study):
-        if tuple(setting.partition("=")[0].split(".")) not in flags:
+        names = setting.partition("=")[0].split(".")
+        at = tuple(int(name) if name.isdecimal() else name for name in names)
+        sized = at[-1] == "size" and ("data", "size") in flags  # sizes of controls go with the study's
+        if at not in flags and not sized:
             value, where = places.overridden(value, where, setting, "scale: small,")
     return value, _validated(value, where)
 
@@ -263,7 +266,7 @@ def small(study: Study) -> list[str]:
 
     Two epochs, one training image in a hundred (10 a class at least), one test image in ten, 64 px at
     most, two seeds. Of data whose counts are not known, all images, or 1,000 where the study says how
-    many. What is smaller already stays. The network keeps its width: another one would be another
+    many. What is smaller already stays; a control's own size shrinks as the study's does. The network keeps its width: another one would be another
     network.
 
     Returns:
@@ -291,4 +294,6 @@ def small(study: Study) -> list[str]:
         size = size or declared.shape[1]
     if size is not None and size > SIZE:
         settings.append(f"data.size={SIZE}")
+        own = [(at, c.size) for at, c in enumerate(study.controls) if c.size is not None]
+        settings += [f"controls.{at}.size={max(1, round(side * SIZE / size))}" for at, side in own]
     return settings

@@ -24,6 +24,7 @@ _STANDARD = "tag:yaml.org,2002:"
 _GUESSED = ("null", "bool", "int", "float", "str", "seq", "map", "timestamp", "value", "merge")
 _KNOWN = {_STANDARD + kind for kind in _GUESSED}
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]{0,18}|[1-9][0-9]{0,2}(_[0-9]{3}){1,5})")
+_TAGGED = re.compile(r"(&\S+\s+)?!")  # with a tag, perhaps behind an anchor
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 _MOST_VALUES = 100_000  # aliases can make a small file expand without end
 _MOST_LEVELS = 50
@@ -178,9 +179,12 @@ class _Reader:
 
 
 def _scalar(node: yaml.ScalarNode) -> Any:
-    """Text where it is quoted, else what it looks like; what looks like nothing else is text."""
+    """Text where it is quoted or tagged as such (`!!str 5`), else what it looks like; what looks like
+    nothing else is text."""
     text: str = node.value
     if node.style is not None:
+        return text
+    if node.tag == f"{_STANDARD}str" and _is_tagged(node):
         return text
     if node.tag == f"{_STANDARD}null":
         return None
@@ -193,3 +197,9 @@ def _scalar(node: yaml.ScalarNode) -> Any:
     if node.tag == f"{_STANDARD}float" and text.lower().lstrip("+-") in (".inf", ".nan"):
         return float(text.replace(".", ""))
     return text
+
+
+def _is_tagged(node: yaml.ScalarNode) -> bool:
+    """Whether a tag was written, which the node itself does not tell from one that was guessed."""
+    mark = node.start_mark
+    return _TAGGED.match(mark.buffer or "", mark.pointer) is not None
