@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from offramp import arrays, parquet
+from offramp import arrays
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.locks import numbered
-from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog, TrialPlan
+from offramp.store.manifest import Cost, Manifest, NodeRecord, PhaseReads, SeedLog, TrialPlan
 from offramp.store.place import FileSystem, Place, file_system, place
 from offramp.store.sealed import Damaged, Documents, Kind
 
@@ -113,7 +113,10 @@ class Archive:
         """What is known of a node without its data."""
         document = sealed.read(self.files, NODE, checked(key))
         fields = {name: document[name] for name in document.keys() - {"name", "files", "seal"}}
-        return manifest.node({"key": key, **fields}, self.files.path(NODE.folder, key, NODE.manifest))
+        path = self.files.path(NODE.folder, key, NODE.manifest)
+        record = manifest.read(NodeRecord, {"key": key, **fields}, path)
+        manifest.read(PhaseReads, record.reads, path)
+        return record
 
     def node_content(self, key: str, file: str) -> bytes:
         """The bytes of one of the node's files, checked."""
@@ -121,15 +124,8 @@ class Archive:
 
     def node_history(self, key: str) -> pd.DataFrame:
         """One row an epoch, as it was written; the index is not kept."""
-        # Not pandas' own reader, which looks for file systems and folders of parts: three times as long.
         data = self.node_content(key, "history.parquet")
-        path = self.files.path(NODE.folder, key, "history.parquet")
-        try:
-            history: pd.DataFrame = parquet.read(data).to_pandas()
-        except Exception as error:  # pyarrow raises whatever it likes
-            reason = f" ({error})" if isinstance(error, parquet.TooLarge) else ""
-            raise Damaged(path, f"is no readable Parquet file{reason}") from error
-        return history
+        return sealed.table(data, self.files.path(NODE.folder, key, "history.parquet"))
 
     def node_cost(self, key: str) -> Cost:
         """The measured cost."""

@@ -553,13 +553,6 @@ class NodeRecord(Record):
         return PhaseReads.model_validate(self.reads)
 
 
-def node(value: object, path: Place, remedy: str = REMEDY) -> NodeRecord:
-    """`value` as a record of a node, what it reads included. Raises Damaged as `read` does."""
-    record = read(NodeRecord, value, path, remedy)
-    read(PhaseReads, record.reads, path, remedy)
-    return record
-
-
 class Cost(Record):
     """What a phase cost.
 

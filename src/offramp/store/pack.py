@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from offramp import arrays, parquet
+from offramp import arrays
 from offramp.errors import OfframpError
 from offramp.escape import markdown
 from offramp.files import folder_at, is_litter, writing
@@ -183,11 +183,7 @@ def _check(document: PackDocument, place: Path) -> None:
 
 def _table(data: bytes, path: Path, trials: Iterable[str]) -> pd.DataFrame:
     place = path / "table.parquet"
-    try:
-        table: pd.DataFrame = parquet.read(data).to_pandas()
-    except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
-        reason = f" ({error})" if isinstance(error, parquet.TooLarge) else ""
-        raise Damaged(place, f"is no readable Parquet file{reason}", AGAIN) from error
+    table = sealed.table(data, place, AGAIN)
     for column in COLUMNS:
         if column not in table:
             raise Damaged(place, f"lacks the column '{column}'", AGAIN)

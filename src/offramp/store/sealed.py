@@ -13,13 +13,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offramp.errors import OfframpError
 from offramp.escape import printable
 from offramp.files import ARRAYS, RECORDS, read_regular
 from offramp.hashing import is_sealed_text, text, with_seal
 from offramp.store.place import FileSystem, Place
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHA256 = re.compile("[0-9a-f]{64}")
 REMEDY = "run its study again to make it anew"
@@ -164,6 +167,19 @@ def parsed(data: bytes, path: Place, remedy: str = REMEDY) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists
         raise Damaged(path, "is not JSON", remedy) from error
+
+
+def table(data: bytes, path: Place, remedy: str = REMEDY) -> pd.DataFrame:
+    """The table in a Parquet file's bytes; its index is not kept. Raises Damaged."""
+    from offramp import parquet  # slow to import, and manifests can do without
+
+    # Not pandas' own reader, which looks for file systems and folders of parts: three times as long.
+    try:
+        frame: pd.DataFrame = parquet.read(data).to_pandas()
+    except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
+        reason = f" ({error})" if isinstance(error, parquet.TooLarge) else ""
+        raise Damaged(path, f"is no readable Parquet file{reason}", remedy) from error
+    return frame
 
 
 def read_bytes(path: Path, remedy: str = REMEDY) -> bytes:

@@ -7,7 +7,6 @@ nothing is trained then.
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import shutil
 import socket
@@ -164,21 +163,19 @@ def _is_away(root: str) -> bool:
 def _planned(order: TaskOrder) -> tuple[tuple[str, ...], Plan]:
     """The plan, and notes on the code that was sent. As planning takes reading all data, the plan of the
     last order serves the next one too."""
-    about = json.dumps([order.study, order.places, order.functions])
-    device = order.config["device"]
-    return _make_plan(about, json.dumps(order.numerics), device, order.folder, json.dumps(order.code))
+    return _make_plan(replace(order, keys=(), trials=()).dumps())
 
 
 @lru_cache(maxsize=1)
-def _make_plan(
-    about: str, numerics: str, device: str, folder: str, code: str
-) -> tuple[tuple[str, ...], Plan]:
-    if Path(folder).is_dir():  # this very machine, or a file system that both have
-        os.chdir(folder)
-    sent = tuple(_place_code(json.loads(code)))
-    text, places, functions = json.loads(about)
-    study = spec.from_text(text, {tuple(path): where for path, where in places}, _imported(functions))
-    return sent, make_plan(study, torch.device(device), numerics=Numerics(**json.loads(numerics)))
+def _make_plan(line: str) -> tuple[tuple[str, ...], Plan]:
+    """line: an order, but for what of the plan is to be done."""
+    order = loads(line)
+    if Path(order.folder).is_dir():  # this very machine, or a file system that both have
+        os.chdir(order.folder)
+    sent, numerics = tuple(_place_code(order.code)), Numerics(**order.numerics)
+    places = {tuple(path): where for path, where in order.places}
+    study = spec.from_text(order.study, places, _imported(order.functions))
+    return sent, make_plan(study, torch.device(order.config["device"]), numerics=numerics)
 
 
 def _imported(functions: Mapping[str, str]) -> dict[str, Any]:

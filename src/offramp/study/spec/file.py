@@ -266,8 +266,8 @@ def small(study: Study) -> list[str]:
 
     Two epochs, one training image in a hundred (10 a class at least), one test image in ten, 64 px at
     most, two seeds. Of data whose counts are not known, all images, or 1,000 where the study says how
-    many. What is smaller already stays; a control's own size shrinks as the study's does. The network keeps its width: another one would be another
-    network.
+    many. What is smaller already stays; a control's own size shrinks as the study's does. The network
+    keeps its width: another one would be another network.
 
     Returns:
         Settings, as of `--set`.
