@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.numerics import PROFILES, custom
 from offramp.study.plan import profiles
@@ -79,33 +78,30 @@ def usual(**changes: Any) -> Mapping[str, Any]:
     return {"numerics": {"device": "cpu", "threads": 1, **changes}}
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (usual(thread=2), ("p.json:", "unknown key 'numerics.thread'", "did you mean 'threads'?")),
-        (usual(flush_denormal=True), ("unknown key 'numerics.flush_denormal'",)),
-        (usual(threads="2"), ("numerics.threads must be a whole number, got '2'",)),
-        (usual(threads=0), ("numerics.threads must be at least 1, got 0",)),
-        (usual(threads=True), ("numerics.threads must be a whole number, got true",)),
-        (usual(precision="bf16"), ("numerics.precision must be 'float32' or 'bfloat16', got 'bf16'",)),
-        (
-            usual(memory_format="nchw"),
-            ("numerics.memory_format must be 'channels_last' or 'contiguous'",),
-        ),
-        (usual(frozen_batch=8), ("numerics.frozen_batch must be at least 64, got 8",)),
-        (usual(tf32=1), ("numerics.tf32 must be true or false, got 1",)),
-        ({"numerics": {"device": "cpu"}}, ("'numerics.threads' is missing; add it",)),
-        ({"threads": 1}, ("unknown key 'threads'",)),
-        ({**usual(), "measured": [{"what": "x"}]}, ("'measured[0].network' is missing",)),
-        ([], ("must be a mapping of keys",)),
-    ],
-)
-def test_what_is_wrong_in_a_file_is_refused_in_one_line(content: Any, words: tuple[str, ...]) -> None:
+WRONG: list[Any] = [
+    usual(thread=2),
+    usual(flush_denormal=True),
+    usual(threads="2"),
+    usual(threads=0),
+    usual(threads=True),
+    usual(precision="bf16"),
+    usual(memory_format="nchw"),
+    usual(frozen_batch=8),
+    usual(tf32=1),
+    {"numerics": {"device": "cpu"}},
+    {"threads": 1},
+    {**usual(), "measured": [{"what": "x"}]},
+    [],
+]
+
+
+@pytest.mark.parametrize("content", WRONG, ids=str)
+def test_what_is_wrong_in_a_file_is_refused_in_one_line(
+    content: Any, snapshot: SnapshotAssertion
+) -> None:
     Path("p.json").write_text(json.dumps(content, indent=1))
-    with pytest.raises(OfframpError) as error:
-        profiles.find("p.json", "cpu")
-    assert all(word in str(error.value) for word in ("p.json", *words)), error.value
-    assert "\n" not in str(error.value)
+    line = refusal(profiles.find, "p.json", "cpu")
+    assert line.startswith("p.json:") and line == snapshot
 
 
 def test_files_that_are_no_profile_are_refused(home: Path) -> None:
@@ -125,15 +121,15 @@ def test_an_unknown_name_is_told_with_the_nearest_of_all(snapshot: SnapshotAsser
     assert refusal(profiles.find, "fast-laptop", "cuda") == snapshot
 
 
-def test_a_name_that_is_taken_is_refused() -> None:
+TAKEN = [("mine", None), ("cpu", None), ("a/b", None), ("any", Path("p.txt"))]
+
+
+@pytest.mark.parametrize(("name", "out"), TAKEN)
+def test_a_name_that_is_taken_is_refused(
+    name: str, out: Path | None, snapshot: SnapshotAssertion
+) -> None:
     profiles.write(profiles.place("mine", None), profile_file())
-    for name, out, words in (
-        ("mine", None, "is there already"),
-        ("cpu", None, "comes with offramp"),
-        ("a/b", None, "letters, digits"),
-        ("any", Path("p.txt"), "end in .json"),
-    ):
-        refuses(words, profiles.place, name, out)
+    assert refusal(profiles.place, name, out) == snapshot
 
 
 def test_a_place_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:

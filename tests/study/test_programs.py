@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from syrupy.assertion import SnapshotAssertion
 from offramp.phase import CE, Phase
 from offramp.strategies import STRATEGIES
 from offramp.study.plan import programs
-from refusal import refuses
 from support import tiny_plan, tiny_study
 from wording import refusal
 
@@ -135,45 +135,42 @@ def test_a_strategy_of_ones_own_shares_nodes_with_others(own: str) -> None:
     assert list(mine.resolved.final) == [3, 4]
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("nowhere.py:mine", {}, "there is no file nowhere.py"),
-        ("{own}:yours", {}, "own.py has no function 'yours'"),
-        ("{own}:mien", {}, "own.py has no function 'mien'; did you mean 'mine'"),
-        ("{own}:mine", {"second": 1}, "has no option 'second'.*first"),
-        ("{own}:mine", {"first": "x"}, "option 'first' of strategy '.*own.py:mine' must be .*, got 'x'"),
-        ("{own}:Phase", {}, "own.py:Phase' cannot be called with the number of exits"),
-    ],
-)
+MISNAMED: list[tuple[str, dict[str, Any]]] = [
+    ("nowhere.py:mine", {}),
+    ("{own}:yours", {}),
+    ("{own}:mien", {}),
+    ("{own}:mine", {"second": 1}),
+    ("{own}:mine", {"first": "x"}),
+    ("{own}:Phase", {}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), MISNAMED)
 def test_what_is_wrong_with_naming_ones_own_strategy(
-    own: str, name: str, options: dict[str, Any], message: str
+    own: str, name: str, options: dict[str, Any], snapshot: SnapshotAssertion
 ) -> None:
-    refuses(message, program, name.format(own=own), **options)
+    assert refusal(program, name.format(own=own), **options) == snapshot
 
 
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ("def f(exits:\n", r"bad\.py:f failed at line 1: SyntaxError"),
-        (
-            "import nothing_such\n",
-            r"bad\.py:f failed at line 1: ModuleNotFoundError: .*; correct the file",
-        ),
-        ("def f(exits):\n    return 1 / 0\n", r"bad\.py:f failed at line 2: ZeroDivisionError"),
-        ("def f():\n    return ()\n", r"too many positional arguments\); write it as def f\(exits\)"),
-        ("def f(exits):\n    return [1]\n", "returned no phases; return a tuple of Phase"),
-        ("def f(exits):\n    return None\n", "returned no phases; return a tuple of Phase"),
-        ("f = 3\n", "has no function 'f'"),
-        ("import functools\nf = functools.partial(print)\n", "bad.py:f failed: TypeError"),
-        (
-            "from __future__ import annotations\ndef f(exits, *, x: Unknown = 1):\n    return ()\n",
-            r"bad\.py:f failed: NameError: name 'Unknown' is not defined",
-        ),
-    ],
-)
-def test_what_is_wrong_inside_ones_own_strategy(tmp_path: Path, body: str, message: str) -> None:
-    refuses(message, program, written(tmp_path, body))
+BODIES = [
+    "def f(exits:\n",
+    "import nothing_such\n",
+    "def f(exits):\n    return 1 / 0\n",
+    "def f():\n    return ()\n",
+    "def f(exits):\n    return [1]\n",
+    "def f(exits):\n    return None\n",
+    "f = 3\n",
+    "import functools\nf = functools.partial(print)\n",
+    "from __future__ import annotations\ndef f(exits, *, x: Unknown = 1):\n    return ()\n",
+]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+def test_what_is_wrong_inside_ones_own_strategy(
+    tmp_path: Path, body: str, snapshot: SnapshotAssertion
+) -> None:
+    line = refusal(program, written(tmp_path, body))
+    assert re.sub("TypeError: .*;", "TypeError;", line) == snapshot  # Python's own words differ
 
 
 PHASES = """
@@ -185,21 +182,21 @@ def f(exits):
 """
 
 
-@pytest.mark.parametrize(
-    "phases",
-    [
-        'Phase("x", train=head(9), loss=(CE(9),))',
-        'first, Phase("x", train=head(1), loss=(KD(1, 9),), teacher="first")',
-        'Phase("x", train=head(2), loss=(CE(1),))',
-        'Phase("x", train=head(1), loss=())',
-        "first, first",
-        'Phase("x", train=head(1), loss=(KD(1, 4),), teacher="y")',
-        'Phase("x", train=head(1), loss=(CE(1),), recipe=(("epochs", 0),))',
-        'Phase("x", train=head(1), loss=(CE(1),), recipe=(("epoch", 1),))',
-        'Phase("x", train=head(1), loss=(CE(1),), recipe=(("optimizer", "sdg"),))',
-        'Phase("x", train=head(1), loss=(CE(1, weight=float("nan")),))',
-    ],
-)
+CANNOT_RUN = [
+    'Phase("x", train=head(9), loss=(CE(9),))',
+    'first, Phase("x", train=head(1), loss=(KD(1, 9),), teacher="first")',
+    'Phase("x", train=head(2), loss=(CE(1),))',
+    'Phase("x", train=head(1), loss=())',
+    "first, first",
+    'Phase("x", train=head(1), loss=(KD(1, 4),), teacher="y")',
+    'Phase("x", train=head(1), loss=(CE(1),), recipe=(("epochs", 0),))',
+    'Phase("x", train=head(1), loss=(CE(1),), recipe=(("epoch", 1),))',
+    'Phase("x", train=head(1), loss=(CE(1),), recipe=(("optimizer", "sdg"),))',
+    'Phase("x", train=head(1), loss=(CE(1, weight=float("nan")),))',
+]
+
+
+@pytest.mark.parametrize("phases", CANNOT_RUN)
 def test_phases_that_cannot_run_are_refused(
     tmp_path: Path, phases: str, snapshot: SnapshotAssertion
 ) -> None:

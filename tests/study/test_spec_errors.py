@@ -27,7 +27,7 @@ recipe:
 
 SMALL: dict[str, Any] = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "digits"}
 
-# Lines of a study that is sound otherwise.
+SOUND = "# a comment\nstrategies: [joint]\nbackbone: digits-cnn\ndata: digits\n"
 WRONG = [
     "recip: {epochs: 3}",
     "recipe: {epoch: 3}",
@@ -83,8 +83,7 @@ WRONG = [
 def test_one_line_names_place_thing_and_remedy(
     line: str, write: Any, snapshot: SnapshotAssertion
 ) -> None:
-    file = write(f"# a comment\nstrategies: [joint]\nbackbone: digits-cnn\ndata: digits\n{line}\n")
-    message = refusal(read, file)
+    message = refusal(read, write(SOUND + line))
     assert message.startswith("s.yaml:5: ") and message == snapshot
 
 
@@ -115,9 +114,9 @@ def test_files_that_are_no_study(text: str, write: Any, snapshot: SnapshotAssert
 
 
 @pytest.mark.parametrize("label", ["KD τ = 4", "= 4", "KD ="])
-def test_a_label_is_not_read_as_two(label: str) -> None:
+def test_a_label_is_not_read_as_two(label: str, snapshot: SnapshotAssertion) -> None:
     study = SMALL | {"strategies": ["joint", {"name": "distillation", "as": label}]}
-    refuses(f"strategies.1. has the label '{label}', .* with 'as'", parse, study)
+    assert refusal(parse, study) == snapshot
 
 
 @pytest.mark.parametrize("label", ["KD τ=4", "KD τ== 4"])
@@ -161,20 +160,16 @@ def test_errors_name_the_flag(setting: str, write: Any, snapshot: SnapshotAssert
     assert message.startswith(f"--set {setting}: ") and message == snapshot
 
 
-def test_a_clash_is_told_where_its_second_half_stands(write: Any) -> None:
-    with pytest.raises(OfframpError, match=r"^s\.yaml:4: strategies\[1\] has the label 'students'"):
-        read(write(FILE), ["strategies.0.as=students"])
-
-
-def test_a_later_error_in_the_file_keeps_its_line(write: Any) -> None:
-    with pytest.raises(OfframpError, match=r"^s\.yaml:9: unknown key 'recipe\.epoch'"):
-        read(write(FILE.replace("  epochs: 5", "  # five\n  epoch: 5")), ["recipe.patience=3"])
+def test_an_error_beside_a_flag_is_told_where_it_stands(write: Any, snapshot: SnapshotAssertion) -> None:
+    """A clash, where its second half does; a later error in the file keeps its line."""
+    assert refusal(read, write(FILE), ["strategies.0.as=students"]) == snapshot
+    later = FILE.replace("  epochs: 5", "  # a comment\n  epoch: 5")
+    assert refusal(read, write(later), ["recipe.patience=3"]) == snapshot
 
 
 def test_messages_about_a_mapping_name_its_source(snapshot: SnapshotAssertion) -> None:
     assert refusal(parse, SMALL | {"recipe": {"epoch": 3}}) == snapshot
-    with pytest.raises(OfframpError, match=r"^fit: exits must be at least 1 early exit, got -1"):
-        parse(SMALL | {"exits": -1}, source="fit")
+    assert refusal(parse, SMALL | {"exits": -1}, source="fit") == snapshot
 
 
 JSON = st.recursive(

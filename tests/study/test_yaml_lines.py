@@ -41,32 +41,26 @@ def test_scalars_are_what_they_look_like(text: str, value: Any) -> None:
     assert (read, type(read)) == (value, type(value))
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (
-            "a: 0\nb: [1,\nc: 2\n",
-            "s.yaml:3: not valid YAML (expected ',' or ']', but got '<stream end>', "
-            "in what began on line 2); mend it",
-        ),
-        ("a: 'x\n", "s.yaml:1: not valid YAML"),
-        ("a: \x07\n", "s.yaml:1: not valid YAML (a control character); remove it"),
-        ("a: 1\nb: 2\na: 3\n", "s.yaml:3: the key 'a' appears twice (line 1 has it already)"),
-        ("a: 1\n---\nb: 2\n", "s.yaml:2: not valid YAML"),
-        ("a: 1\nb: !!python/object:os.system {}\n", "s.yaml:2: the tag '!!python"),
-        ("a: !mine 3\n", "s.yaml:1: the tag '!mine' means nothing here"),
-        ("? [a]\n: 3\n", "s.yaml:1: a key must be a plain name"),
-        ("a: &a [*a]\n", "s.yaml:1: nested more than 50 levels deep"),
-        ("a: &a {<<: *a}\n", "s.yaml: nested without end"),
-        ("[" * 1000, "s.yaml: nested without end"),
-        ("a: *b\n", "s.yaml:1: not valid YAML (found undefined alias"),
-    ],
-)
-def test_text_that_is_refused(text: str, message: str) -> None:
-    with pytest.raises(OfframpError) as caught:
-        parse(text, "s.yaml")
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
+WRONG = [
+    "a: 0\nb: [1,\nc: 2\n",
+    "a: 'x\n",
+    "a: \x07\n",
+    "a: 1\nb: 2\na: 3\n",
+    "a: 1\n---\nb: 2\n",
+    "a: 1\nb: !!python/object:os.system {}\n",
+    "a: !mine 3\n",
+    "? [a]\n: 3\n",
+    "a: &a [*a]\n",
+    "a: &a {<<: *a}\n",
+    "[" * 1000,
+    "a: *b\n",
+]
+
+
+@pytest.mark.parametrize("text", WRONG, ids=range(len(WRONG)))
+def test_text_that_is_refused(text: str, snapshot: SnapshotAssertion) -> None:
+    line = refusal(parse, text, "s.yaml")
+    assert line.startswith("s.yaml:") and line == snapshot
 
 
 def test_aliases_cannot_expand_without_end(snapshot: SnapshotAssertion) -> None:
