@@ -1,7 +1,8 @@
-"""Small disks for tests."""
+"""Small disks for tests, and what may happen to a file on any."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,3 +26,20 @@ def small_disk(mount: Path, limits: str) -> Iterator[Path]:
         yield mount
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+def sparse(path: Path) -> None:
+    """A file of four terabytes, more than any memory, that takes no room on the disk."""
+    with path.open("wb") as file:
+        file.truncate(2**42)
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path: Path) -> None:
+    """Flip a bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) * 2 // 3] ^= 1
+    path.write_bytes(data)

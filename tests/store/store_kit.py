@@ -90,13 +90,3 @@ def files(root: Path) -> list[str]:
     """What lies in the store beside locks and the version."""
     paths = (p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file())
     return sorted(p for p in paths if not p.startswith("locks/") and p != "store.json")
-
-
-def truncate(path: Path) -> None:
-    os.truncate(path, path.stat().st_size // 2)
-
-
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) * 2 // 3] ^= 1
-    path.write_bytes(data)

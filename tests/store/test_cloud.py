@@ -330,32 +330,6 @@ def lock_objects(store: Store) -> list[str]:
     return [name for name in store._files._lock_files.names() if ".lock" in name]
 
 
-def test_a_machine_that_vanishes_is_waited_for_a_minute(
-    s3: str, clock: SimpleNamespace, on: Callable[[str], None]
-) -> None:
-    on("node1")
-    store = Store(s3)
-    gone = store.lock("k")
-    clock.s += 180
-    assert store.renew(gone)
-    on("node2")
-    other = Store(s3)
-    assert other.try_lock("k") is None
-    assert (other.holder("k") or "").endswith("node1, at it for 3 min 00 s")
-    began = clock.s
-    while (lease := other.try_lock("k")) is None:
-        clock.s += LOOK_S
-    assert clock.s == began + EXPIRES_S
-    on("node1")  # it was only asleep
-    assert not store.renew(gone) and other.renew(lease)
-    assert [n for n in lock_objects(store) if n.endswith(".lock")] == ["k.2.lock"]
-    lease.release()
-    assert lock_objects(store) == []
-    with other.lock("k"):
-        gone.release()
-        assert lock_objects(store) == ["k.1.lock"] and not store.renew(gone)
-
-
 def test_whoever_is_heard_of_keeps_its_lock_whatever_clocks_say(
     s3: str, clock: SimpleNamespace, on: Callable[[str], None]
 ) -> None:

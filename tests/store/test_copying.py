@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from store_kit import TWICE, files, flip, node, trial
+from store_kit import TWICE, files, node, trial
 from syrupy.assertion import SnapshotAssertion
 
+from disks import flip
 from offramp.store.archive import Archive
 from offramp.store.copying import AT_ONCE, CopyOutcome, FolderPart, copy
 from offramp.store.store import Store

@@ -14,9 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from store_kit import node, trial
+from store_kit import node
 from syrupy.assertion import SnapshotAssertion
 
+from disks import sparse
 from offramp import parquet
 from offramp.api.results import stats
 from offramp.data import split_file
@@ -25,18 +26,11 @@ from offramp.hashing import file_digest, with_seal
 from offramp.policy import stage_times
 from offramp.policy.policy import Policy
 from offramp.store import pack, sealed
-from offramp.store.store import Damaged, Store
+from offramp.store.store import Store
 from offramp.study.spec import yaml_lines
 from wording import refusal
 
-HUGE = 2**42  # more than any memory: reading it whole fails at once
 PACK = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy"
-
-
-def sparse(path: Path) -> None:
-    """A file of four terabytes that takes no room on the disk."""
-    with path.open("wb") as file:
-        file.truncate(HUGE)
 
 
 def device(path: Path) -> None:
@@ -80,27 +74,6 @@ def test_a_plain_file_is_read_as_ever(tmp_path: Path) -> None:
         read_regular(tmp_path / "none", TABLE)
 
 
-@pytest.mark.parametrize("harm", [os.mkfifo, sparse], ids=["pipe", "sparse"])
-@pytest.mark.parametrize("name", ["node.json", "weights.safetensors", "trial.json", "logits.npz"])
-def test_what_is_no_file_in_a_store_is_damage(
-    name: str, harm: Callable[[Path], None], store: Store, snapshot: SnapshotAssertion
-) -> None:
-    key = node(store)
-    trial(store, "t1", key)
-    of_trial = name in ("trial.json", "logits.npz")
-    path = store.root / "trials" / "t1" / name if of_trial else store.root / "nodes" / key / name
-    path.unlink()
-    harm(path)
-    verify = (lambda: store.archive.verify_trial("t1")) if of_trial else (lambda: store.verify_node(key))
-    assert refusal(verify).replace(key, "KEY") == snapshot
-    with pytest.raises(Damaged):
-        verify()
-    assert not (store.has_trial("t1") if of_trial else store.has_node(key))
-    node(store)  # made anew, as whatever is damaged
-    trial(store, "t1", key)
-    verify()
-
-
 def test_a_pipe_in_place_of_the_version_of_a_store_is_not_waited_for(
     store: Store, snapshot: SnapshotAssertion
 ) -> None:
@@ -117,45 +90,41 @@ def plain() -> pa.Table:
     return pa.table({"value": [1.0, None, 3.0], "lists": lists, "structs": structs, "names": names})
 
 
-def many_cells() -> pa.Table:
-    return pa.table({"value": pa.nulls(parquet.CELLS + 1, pa.bool_())})
-
-
-def long_lists() -> pa.Table:
-    values = pa.nulls(parquet.CELLS + 1, pa.bool_())
-    return pa.table({"value": pa.ListArray.from_arrays([0, len(values)], values)})
-
-
 def often(text: pa.Array) -> pa.Array:
     """A text so often that it takes more than a table should."""
     indices = np.zeros(2 * parquet.BYTES // text.nbytes, np.int32)
     return pa.DictionaryArray.from_arrays(pa.array(indices), text)
 
 
-def long_texts() -> pa.Table:
-    return pa.table({"value": often(pa.array(["x" * (parquet.BYTES // 512)]))})
+def many_cells() -> pa.Array:
+    return pa.nulls(parquet.CELLS + 1, pa.bool_())
 
 
-def long_texts_inside() -> pa.Table:
-    texts = often(pa.array(["x" * (parquet.BYTES // 512)]))
-    return pa.table({"value": pa.StructArray.from_arrays([texts], ["text"])})
+def long_texts() -> pa.Array:
+    return often(pa.array(["x" * (parquet.BYTES // 512)]))
 
 
-def long_bytes() -> pa.Table:
-    width = parquet.BYTES // 512
-    return pa.table({"value": often(pa.array([bytes(width)], pa.binary(width)))})
+LARGE: dict[str, Callable[[], pa.Array]] = {
+    "many_cells": many_cells,
+    "long_lists": lambda: pa.ListArray.from_arrays([0, parquet.CELLS + 1], many_cells()),
+    "long_texts": long_texts,
+    "long_texts_inside": lambda: pa.StructArray.from_arrays([long_texts()], ["text"]),
+    "long_bytes": lambda: often(
+        pa.array([bytes(parquet.BYTES // 512)], pa.binary(parquet.BYTES // 512))
+    ),
+}
 
 
-def small(table: pa.Table) -> bytes:
+def small(values: pa.Array) -> bytes:
     """A file that does not say that its texts were a dictionary, so that readers unpack it."""
     file = io.BytesIO()
-    pq.write_table(table, file, store_schema=False, compression="zstd")
+    pq.write_table(pa.table({"value": values}), file, store_schema=False, compression="zstd")
     return file.getvalue()
 
 
-@pytest.mark.parametrize("make", [many_cells, long_lists, long_texts, long_texts_inside, long_bytes])
+@pytest.mark.parametrize("make", LARGE.values(), ids=LARGE)
 def test_a_small_parquet_that_unpacks_to_a_large_table(
-    make: Callable[[], pa.Table],
+    make: Callable[[], pa.Array],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     snapshot: SnapshotAssertion,
@@ -187,5 +156,5 @@ def test_a_plain_parquet_is_read_as_ever(tmp_path: Path) -> None:
     pq.write_table(plain(), plain_file)
     assert parquet.read(plain_file.read_bytes()).equals(pq.read_table(plain_file))
     pd.testing.assert_frame_equal(stats.read(plain_file, "value"), pd.read_parquet(plain_file))
-    empty = small(pa.table({"value": pa.array([], pa.string())}))
+    empty = small(pa.array([], pa.string()))
     assert parquet.read(empty).num_rows == 0

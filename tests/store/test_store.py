@@ -114,15 +114,6 @@ def test_names_stay_in_the_store(store: Store, name: str, snapshot: SnapshotAsse
     assert line == snapshot
 
 
-def test_link_out_of_the_store_is_refused(
-    store: Store, tmp_path: Path, snapshot: SnapshotAssertion
-) -> None:
-    key = node(store)
-    (store.root / "nodes" / key).rename(tmp_path / key)
-    (store.root / "nodes" / key).symlink_to(tmp_path / key)
-    assert refusal(store.read_node, key) == snapshot
-
-
 def test_version(store: Store, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     node(store)
     path = store.root / "store.json"

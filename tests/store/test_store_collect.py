@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from store_kit import count_or_die, files, node, trial, truncate
+from store_kit import count_or_die, files, node, trial
 from syrupy.assertion import SnapshotAssertion
 
+from disks import truncate
 from forks import in_fork
 from offramp.hashing import digest
 from offramp.store.store import Damaged, Store
@@ -100,24 +101,15 @@ def test_collect_refuses_when_a_trial_cannot_be_read(store: Store) -> None:
     assert store.has_node(key)
 
 
-def flipped(plan: dict[str, Any]) -> dict[str, Any]:
-    first, *rest = plan["nodes"]
-    return {**plan, "nodes": [("1" if first[0] == "0" else "0") + first[1:], *rest]}
+HARM: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "flipped": lambda plan: {**plan, "nodes": [plan["nodes"][0][::-1], *plan["nodes"][1:]]},
+    "of_another": lambda plan: {**plan, "name": "other"},
+    "unsealed": lambda plan: {"nodes": plan["nodes"]},
+    "nodes_alone": lambda plan: plan["nodes"],
+}
 
 
-def unsealed(plan: dict[str, Any]) -> dict[str, Any]:
-    return {"nodes": plan["nodes"]}
-
-
-def of_another(plan: dict[str, Any]) -> dict[str, Any]:
-    return {**plan, "name": "other"}
-
-
-def nodes_alone(plan: dict[str, Any]) -> Any:
-    return plan["nodes"]
-
-
-@pytest.mark.parametrize("harm", [flipped, of_another, unsealed, nodes_alone])
+@pytest.mark.parametrize("harm", HARM.values(), ids=HARM)
 def test_collect_refuses_when_a_plan_is_not_what_was_written(
     store: Store, harm: Callable[[Any], Any], snapshot: SnapshotAssertion
 ) -> None:

@@ -40,29 +40,6 @@ def exit_if(wrong: bool) -> None:
         os._exit(3)
 
 
-def test_lock_is_released_when_its_holder_is_killed(store: Store) -> None:
-    reading, writing = os.pipe()
-
-    def hold() -> None:
-        lease = store.lock("k")
-        os.write(writing, b"held")
-        signal.pause()
-        lease.release()
-
-    holder = fork(hold)
-    os.close(writing)
-    try:
-        assert os.read(reading, 4) == b"held"
-        assert store.try_lock("k") is None
-    finally:
-        os.kill(holder, signal.SIGKILL)
-        assert status(holder) == -signal.SIGKILL
-        os.close(reading)
-    lease = store.try_lock("k")
-    assert lease is not None
-    lease.release()
-
-
 def test_two_processes_write_the_same_keys(store: Store) -> None:
     gate, gatekeeper = os.pipe()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +23,19 @@ from support import CPU, EAGER, run_all, tiny_plan, tiny_study
 STRATEGIES = ("two-stage", "distillation", "branch-wise")
 
 
-class Watch:
-    """The most bytes that any cache held."""
-
-    def __init__(self) -> None:
-        self.memory = self.disk = 0
-
-    def look(self, cache: Cache) -> None:
-        self.memory = max(self.memory, cache.used("memory"))
-        self.disk = max(self.disk, cache.used("disk"))
-
-
 @pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    watch, reserve = Watch(), Cache.reserve
+def most(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """The most bytes that any cache held, by where."""
+    most, reserve = {"memory": 0, "disk": 0}, Cache.reserve
 
     def watched(self: Cache, *args: Any, **more: Any) -> Any:
         reserved = reserve(self, *args, **more)
-        watch.look(self)
+        most.update(memory=max(most["memory"], self.used("memory")))
+        most.update(disk=max(most["disk"], self.used("disk")))
         return reserved
 
     monkeypatch.setattr(Cache, "reserve", watched)
-    yield watch
+    return most
 
 
 def plan_of(
@@ -68,22 +59,22 @@ def cached(plan: Plan, store: Store) -> list[dict[str, int]]:
     [(30_000, 20_000), *long((10**9, 10**9), (0, 0), (7_000, 0), (0, 60_000), (10**9, 0))],
 )
 def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
-    memory: int, disk: int, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    memory: int, disk: int, tmp_path: Path, most: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(caching, "assumed", lambda _: EAGER)
     plan = plan_of(cache_memory=memory, cache_disk=disk)
     store, _ = ran(plan, tmp_path, speeds=EAGER)
-    assert watch.memory <= memory and watch.disk <= disk
+    assert most["memory"] <= memory and most["disk"] <= disk
     peak = caching.forecast(plan, CacheLimits(memory, disk), CPU)
-    assert (watch.memory, watch.disk) == (peak.memory, peak.disk)
+    assert most == {"memory": peak.memory, "disk": peak.disk}
     assert max(k["live"] for k in cached(plan, store)) == peak.live
     assert (peak.live == 0) == (memory >= 10**9)
 
 
-def test_another_seed_holds_no_more(tmp_path: Path, watch: Watch) -> None:
+def test_another_seed_holds_no_more(tmp_path: Path, most: dict[str, int]) -> None:
     plan = plan_of(["two-stage"], seeds=(1, 2))
     ran(plan, tmp_path)
-    assert watch.memory == caching.forecast(plan, CacheLimits(10**9, 0), CPU).memory > 0
+    assert most["memory"] == caching.forecast(plan, CacheLimits(10**9, 0), CPU).memory > 0
 
 
 def test_the_record_says_where_values_were(tmp_path: Path) -> None:
@@ -96,11 +87,11 @@ def test_the_record_says_where_values_were(tmp_path: Path) -> None:
     assert heads == by_name["exit 3"], "of the group"
 
 
-def test_plain_runs_and_runs_without_caches_hold_nothing(tmp_path: Path, watch: Watch) -> None:
+def test_plain_runs_and_runs_without_caches_hold_nothing(tmp_path: Path, most: dict[str, int]) -> None:
     for execution in ({"mode": "plain"}, {"cache": False}):
         plan = plan_of(["two-stage"], **execution)
         store, events = ran(plan, tmp_path / str(len(execution)) / next(iter(execution)))
-        assert watch.memory == watch.disk == 0 and not any(any(k.values()) for k in cached(plan, store))
+        assert not any(most.values()) and not any(any(k.values()) for k in cached(plan, store))
         assert caching.forecast(plan, CacheLimits(10**9, 10**9), CPU) == caching.Peak()
         assert not [text for text in notes(events) if "cache" in text]
 
@@ -109,7 +100,7 @@ def test_plain_runs_and_runs_without_caches_hold_nothing(tmp_path: Path, watch: 
 def test_limits_that_leave_values_live_are_said(tmp_path: Path) -> None:
     _, events = ran(plan_of(cache_memory=0, cache_disk=0), tmp_path / "none")
     texts = {text for text in notes(events) if "caches" in text}
-    assert len(texts) == 1, "the same words each time, so that they are shown once"
+    assert len(texts) == 1  # the same words each time, so that they are shown once
     assert "(cache_memory, cache_disk" in texts.pop()
     _, events = ran(plan_of(), tmp_path / "enough")
     assert not notes(events)
@@ -132,7 +123,7 @@ def test_a_full_disk_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytes
     store, events = ran(plan, tmp_path / "full", speeds=EAGER)
     (text,) = {text for text in notes(events) if "no room for caches" in text}
     assert "no space left on device" in text
-    assert any(k["disk"] and k["live"] for k in cached(plan, store)), "some were there, some not"
+    assert any(k["disk"] and k["live"] for k in cached(plan, store))  # some were there, some not
     monkeypatch.undo()
     plain = plan_of(some, mode="plain")
     other, _ = ran(plain, tmp_path / "plain")

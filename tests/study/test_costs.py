@@ -10,6 +10,7 @@ import pytest
 from kit import conduct, finish
 from running_kit import by_phase
 
+from longer import long
 from offramp.engine.cost import live_macs, written_macs
 from offramp.parts import Part
 from offramp.store.store import Store
@@ -24,6 +25,12 @@ NO_ROOM = {"cache_memory": 0, "cache_disk": 0}
 
 def two_stage(execution: Any, *more: Any) -> Plan:
     return tiny_plan(tiny_study(["two-stage", *more], execution=execution))
+
+
+def check_written(plan: Plan, store: Store) -> None:
+    """Every pass of every phase was paid for."""
+    for key in plan.nodes:
+        assert store.node_cost(key).macs_executed == written(plan, store, key)
 
 
 def images(plan: Plan) -> dict[str, int]:
@@ -70,20 +77,12 @@ def test_a_cache_that_another_phase_filled_costs_nothing(tmp_path: Path) -> None
     assert frozen(plan, store, second) == 0
 
 
-def test_without_a_cache_every_pass_is_paid_for(tmp_path: Path) -> None:
-    plan = two_stage({"cache": False, "fuse": False})
+@pytest.mark.parametrize("none", [{"cache": False}, *long(NO_ROOM)])
+def test_without_a_cache_every_pass_is_paid_for(tmp_path: Path, none: dict[str, Any]) -> None:
+    """A cache that finds no room is no cache."""
+    plan = two_stage({"fuse": False, **none})
     store, _ = finish(plan, tmp_path)
-    for key in plan.nodes:
-        assert store.node_cost(key).macs_executed == written(plan, store, key)
-
-
-@pytest.mark.long
-def test_a_cache_that_finds_no_room_is_no_cache(tmp_path: Path) -> None:
-    plan = two_stage({"fuse": False, **NO_ROOM})
-    store, _ = finish(plan, tmp_path)
-    for exit in (1, 2, 3):
-        key = by_phase(plan, f"exit {exit}")
-        assert store.node_cost(key).macs_executed == written(plan, store, key)
+    check_written(plan, store)
 
 
 def test_phases_that_share_live_layers_add_up_to_what_ran(tmp_path: Path) -> None:
@@ -119,8 +118,7 @@ def test_a_resumed_phase_counts_what_ran_before_its_checkpoint(tmp_path: Path) -
     plan = two_stage({"cache": False, "fuse": False})
     cut(plan, tmp_path, "exit 2")
     store, _ = finish(plan, tmp_path)
-    for key in plan.nodes:
-        assert store.node_cost(key).macs_executed == written(plan, store, key)
+    check_written(plan, store)
 
 
 def test_a_resumed_phase_has_no_times_to_compare(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from kit import (
     trained,
 )
 
+from disks import flip
 from forks import Forked
 from offramp.engine.values import IMAGES, frozen_inputs
 from offramp.store.store import Store
@@ -155,23 +156,21 @@ def test_a_checkpoint_of_another_state_would_be_noticed(
 # Damage.
 
 
-def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 0x10
-    path.write_bytes(data)
+@pytest.fixture
+def copy(whole: Store, tmp_path: Path) -> Path:
+    """A store that holds all, and may be damaged."""
+    return Path(shutil.copytree(whole.root, tmp_path / "store"))
 
 
 # Every damage of every file: tests/store/test_store_damage.py.
 @pytest.mark.parametrize(("file", "damage"), [("weights.safetensors", flip), ("node.json", flip)])
 def test_a_damaged_node_is_named_and_it_alone_is_trained_again(
-    tmp_path: Path, whole: Store, file: str, damage: Callable[[Path], None]
+    copy: Path, whole: Store, file: str, damage: Callable[[Path], None]
 ) -> None:
-    root = tmp_path / "store"
-    shutil.copytree(whole.root, root)
     parent = next(k for k, n in plan().nodes.items() if n.name == "backbone")  # exits build on it
-    path = root / "nodes" / parent / file
+    path = copy / "nodes" / parent / file
     damage(path)
-    store, events = finish(plan(), root)
+    store, events = finish(plan(), copy)
     assert trained(events) == began(events) == [parent]
     assert reused(events) == set(plan().nodes) - {parent}
     (note,) = notes(events)
@@ -184,14 +183,12 @@ def test_a_damaged_node_is_named_and_it_alone_is_trained_again(
 
 @pytest.mark.parametrize(("file", "damage"), [("trial.json", flip), ("logits.npz", Path.unlink)])
 def test_a_damaged_trial_is_named_and_it_alone_is_written_again(
-    tmp_path: Path, whole: Store, file: str, damage: Callable[[Path], None]
+    copy: Path, whole: Store, file: str, damage: Callable[[Path], None]
 ) -> None:
-    root = tmp_path / "store"
-    shutil.copytree(whole.root, root)
     trial = plan().trials[1].id
-    path = root / "trials" / trial / file
+    path = copy / "trials" / trial / file
     damage(path)
-    store, events = finish(plan(), root)
+    store, events = finish(plan(), copy)
     assert not began(events)
     assert closed(events) == {t.id: t.id != trial for t in plan().trials}
     (note,) = notes(events)
@@ -200,29 +197,19 @@ def test_a_damaged_trial_is_named_and_it_alone_is_written_again(
     check_sound(store)
 
 
-def test_damage_everywhere_at_once(tmp_path: Path, whole: Store) -> None:
-    root = tmp_path / "store"
-    shutil.copytree(whole.root, root)
-    for path in root.glob("nodes/*/weights.safetensors"):
+def test_damage_everywhere_at_once(copy: Path, whole: Store) -> None:
+    for path in copy.glob("nodes/*/weights.safetensors"):
         flip(path)
-    store, events = finish(plan(), root)
+    store, events = finish(plan(), copy)
     assert sorted(trained(events)) == sorted(plan().nodes) and len(notes(events)) == PHASES
     assert hashes(store) == hashes(whole)
 
 
-def test_an_intact_store_is_not_said_to_be_damaged(tmp_path: Path, whole: Store) -> None:
-    root = tmp_path / "store"
-    shutil.copytree(whole.root, root)
-    assert not notes(finish(plan(), root)[1])
-
-
 def test_a_node_that_another_process_mended_meanwhile_stays(
-    tmp_path: Path, whole: Store, monkeypatch: pytest.MonkeyPatch
+    copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "store"
-    shutil.copytree(whole.root, root)
     key = next(iter(plan().nodes))
-    path = root / "nodes" / key / "weights.safetensors"
+    path = copy / "nodes" / key / "weights.safetensors"
     intact = path.read_bytes()
     flip(path)
     original = Store.try_lock
@@ -233,5 +220,5 @@ def test_a_node_that_another_process_mended_meanwhile_stays(
         return original(self, name)
 
     monkeypatch.setattr(Store, "try_lock", mended)
-    _, events = finish(plan(), root)
+    _, events = finish(plan(), copy)
     assert not began(events) and reused(events) == set(plan().nodes)

@@ -45,20 +45,14 @@ def test_the_data_root_of_a_list_holds_a_folder_for_each_data_set(tmp_path: Path
     assert alone.study.data.root == "here"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "studies: [../a.yaml]",
-        "studies: [/etc/a.yaml]",
-        "studies: []",
-        "studies: a.yaml",
-        "studies: [1]",
-        "studies: [a.yaml, a.yaml]",
-        "studies: [all.yaml]",
-        "studies: [c.yaml]",
-        "studies: [a.yaml]\nseeds: [1]",
-    ],
+WRONG = (
+    *("studies: [../a.yaml]", "studies: [/etc/a.yaml]", "studies: []", "studies: a.yaml"),
+    *("studies: [1]", "studies: [a.yaml, a.yaml]", "studies: [all.yaml]", "studies: [c.yaml]"),
+    "studies: [a.yaml]\nseeds: [1]",
 )
+
+
+@pytest.mark.parametrize("text", WRONG)
 def test_what_is_wrong_with_a_list_is_one_line(
     tmp_path: Path, text: str, snapshot: SnapshotAssertion
 ) -> None:

@@ -54,7 +54,7 @@ def allowed(
 @pytest.mark.usefixtures("disk")
 def test_without_a_limit_caches_take_what_training_leaves_and_half_of_the_disk(tmp_path: Path) -> None:
     assert allowed(tmp_path) == CacheLimits(7 * GIB, int(DISK_SHARE * 100 * GIB))
-    assert allowed(tmp_path, memory=GIB).memory == 0, "training alone takes more"
+    assert allowed(tmp_path, memory=GIB).memory == 0  # training alone takes more
 
 
 @pytest.mark.usefixtures("disk")
@@ -121,7 +121,7 @@ def test_no_caches_on_a_disk_that_is_memory(monkeypatch: pytest.MonkeyPatch, tmp
     here = allowed(tmp_path / "deep" / "down")
     assert here.disk == 0 and here.no_disk is not None and "TMPDIR" in here.no_disk
     assert allowed(tmp_path, cache_disk="8GiB").disk == 0
-    assert allowed(tmp_path, cache_disk=0).no_disk is None, "as the study says"
+    assert allowed(tmp_path, cache_disk=0).no_disk is None  # as the study says
 
 
 def test_a_folder_that_cannot_be_reached_is_no_crash(
@@ -143,7 +143,7 @@ def test_files_go_to_the_first_folder_on_a_disk(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(psutil, "disk_partitions", mounted((str(folders[0]), "tmpfs"), ("/", "ext4")))
     assert caching.cache_folder(folders).parent == folders[1]
     assert caching.cache_folder([tmp_path / "nowhere", folders[2]]).parent == folders[2]
-    assert caching.cache_folder(folders[:1]).parent == folders[0], "there is no other"
+    assert caching.cache_folder(folders[:1]).parent == folders[0]  # there is no other
 
 
 def test_this_machines_own_folders() -> None:

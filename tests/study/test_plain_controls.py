@@ -50,6 +50,15 @@ def study_plan() -> Plan:
     return plan_of()
 
 
+def check_matched(host: Plan, control: Plan) -> None:
+    """A control costs what the middle one of the strategies with early exits does, and less than an
+    epoch short of it."""
+    early = [t for t in host.trials if t.seed == 1 and t.label != "baseline"]
+    budget = median(sum(host.macs(key) for key in t.keys) for t in early)
+    spent = sum(control.macs(key) for key in control.trials[0].keys)
+    assert spent <= budget < spent + spent / control.study.recipe.epochs
+
+
 def test_a_control_is_the_baseline_trial_of_its_network(study_plan: Plan) -> None:
     """Its id and key are those of a run with `--set`, so packs of either are one."""
     own, control = (make_plan(part, CPU) for part in parts({"width": "tiny", "epochs": 3}))
@@ -71,13 +80,8 @@ def test_a_network_that_is_cut_off_is_what_separate_trains(study_plan: Plan) -> 
 
 @pytest.mark.parametrize("width", ["small", "tiny"])
 def test_matched_epochs_cost_what_a_strategy_costs(study_plan: Plan, width: str) -> None:
-    """The middle one of those with early exits, and less than an epoch short of it."""
     (_, control) = plans(parts({"width": width}), CPU)
-    early = [t for t in study_plan.trials if t.seed == 1 and t.label != "baseline"]
-    budget = median(sum(study_plan.macs(key) for key in t.keys) for t in early)
-    spent = sum(control.macs(key) for key in control.trials[0].keys)
-    one = spent / control.study.recipe.epochs
-    assert spent <= budget < spent + one
+    check_matched(study_plan, control)
     assert part_names(control.study) == [f"control width {width}, {control.study.recipe.epochs} epochs"]
 
 
@@ -143,10 +147,7 @@ def test_a_control_at_another_size_has_the_same_pictures_in_each_split() -> None
     read = [plan.data.provenance["sources"] for plan in (host, control)]
     assert read[0] == read[1] and len(set(read[0].values())) == 4
     assert host.data.test.digest != control.data.test.digest
-    early = [t for t in host.trials if t.seed == 1 and t.label != "baseline"]
-    budget = median(sum(host.macs(key) for key in t.keys) for t in early)
-    spent = sum(control.macs(key) for key in control.trials[0].keys)
-    assert spent <= budget < spent + spent / control.study.recipe.epochs
+    check_matched(host, control)
     other = make_plan(spec.parse({**STUDY, "data": {**STUDY["data"], "split_seed": 3}}), CPU)
     assert other.data.provenance["sources"]["train"] != read[0]["train"]
 
@@ -234,7 +235,7 @@ def test_a_cascade_is_calibrated_as_two_exits(ran: offramp.Results) -> None:
     )
     calibrated = np.stack([first["calibration"][:, -1], second["calibration"][:, -1]], axis=1)
     paid = np.where(report.policy.leaves(calibrated) == 0, low, low + high).mean()
-    assert paid <= 0.9 * high, "the threshold keeps the limit on calibration"
+    assert paid <= 0.9 * high  # the threshold keeps the limit on calibration
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["the smaller", "the larger"])

@@ -29,6 +29,7 @@ from kit import (
 )
 from running_kit import by_phase, small_plan
 
+from disks import flip
 from longer import long
 from offramp.engine import fit as engine_fit
 from offramp.engine.trainee import Trainee, pack
@@ -267,9 +268,7 @@ def test_a_damaged_checkpoint_starts_the_phase_over(
     next(e for e in running if isinstance(e, Epoch) and e.report.epoch == 2)
     running.close()
     (checkpoint,) = (root / "work").glob("*/*")
-    data = bytearray(checkpoint.read_bytes())
-    data[-1] ^= 1
-    checkpoint.write_bytes(data)
+    flip(checkpoint)
     store, events = finish(plan, root)
     assert [e.epoch for e in events if isinstance(e, GroupStarted)] == [0]
     assert str(checkpoint) in caplog.text

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
-from offramp.errors import OfframpError
 from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
 from support import CPU
+from wording import refusal
 
 CHEST: dict[str, Any] = {
     "strategies": ["joint"],
@@ -84,6 +85,5 @@ def test_a_small_study_has_the_keys_of_one_that_is_written_so() -> None:
     assert not scaled.nodes.keys() & full.nodes.keys()
 
 
-def test_another_scale_is_refused_in_one_line() -> None:
-    with pytest.raises(OfframpError, match=r"scale must be 'full' or 'small', got 'smal'.*did you mean"):
-        spec.parse({**CHEST, "scale": "smal"})
+def test_another_scale_is_refused_in_one_line(snapshot: SnapshotAssertion) -> None:
+    assert refusal(spec.parse, {**CHEST, "scale": "smal"}) == snapshot

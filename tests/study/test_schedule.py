@@ -110,7 +110,7 @@ def test_workers_that_each_take_the_most_urgent_node_idle_less() -> None:
     schedule = Schedule(plan)
 
     def ends(nodes: list[Node]) -> list[int]:
-        """When each of two workers is done, that take the first node that is ready."""
+        # When each of two workers is done, that take the first node that is ready.
         done: dict[str, int] = {}
         free = [0, 0]
         while nodes:
@@ -146,4 +146,4 @@ def test_a_machine_with_room_for_several_counts_as_so_many(plan: Plan) -> None:
     single, four = spans(schedule, 64), spans(schedule, 16, slots=4)
     assert [four.by_machines[n] for n in (1, 4, 16)] == [single.by_machines[n] for n in (4, 16, 64)]
     prices = [on_machines([(each, 1e6)], price=3600.0).by_machines[0].price for each in (single, four)]
-    assert prices[1] < prices[0] / 2, "an hour of a machine costs the same, whatever it does in it"
+    assert prices[1] < prices[0] / 2  # an hour of a machine costs the same, whatever it does in it

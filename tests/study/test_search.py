@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from disks import flip
 from longer import long
 from offramp.api.results.status import LiveStatus
+from offramp.api.train.recipes import study_yaml
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
 from offramp.store.live import Reader
@@ -79,6 +81,15 @@ def searched(study: Path, store: Path, options: SearchOptions, **about: Any) -> 
     yield best
 
 
+def rewritten(
+    study: Path, options: SearchOptions, best: Mapping[str | None, Best], *settings: str
+) -> Path:
+    """The study file with what a search brought, beside the study."""
+    target = study.with_name("found.yaml")
+    target.write_text(study_yaml(written(as_read(study, *settings), options, best)))
+    return target
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "low", "high"),
     [
@@ -109,18 +120,14 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert [s.number for s in scored] == [1, 2, 3]
     values = {s.settings["recipe.learning_rate"]: s.value for s in scored}
     assert best.value == max(v for v in values.values() if v is not None)
-    target = tmp_path / "found.yaml"
-    from offramp.api.train.recipes import study_yaml
-
-    target.write_text(study_yaml(written(as_read(study), options, {None: best})))
-    rewritten = read(target)
-    assert rewritten.recipe.learning_rate == best.settings["recipe.learning_rate"]
-    assert rewritten.search is not None
-    assert rewritten.search.over == {"recipe.learning_rate": RATES.text} and rewritten.search.trials == 3
+    target = rewritten(study, options, {None: best})
+    again = read(target)
+    assert again.recipe.learning_rate == best.settings["recipe.learning_rate"]
+    assert again.search is not None
+    assert again.search.over == {"recipe.learning_rate": RATES.text} and again.search.trials == 3
     with pytest.raises(OfframpError, match="remove 'search' where settings were changed since"):
         read(target, ["recipe.learning_rate=0.5"])
-    again = searched(study, tmp_path / "runs", options)
-    assert list(again) == [best]  # all of it is known
+    assert list(searched(study, tmp_path / "runs", options)) == [best]  # all of it is known
 
 
 @pytest.mark.parametrize("change", ["changed", *long("deleted")])
@@ -147,38 +154,27 @@ def test_a_study_says_how_many_were_tried_whatever_was_asked_for_last(study: Pat
     assert document["search"]["trials"] == 40
 
 
-def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(
-    study: Path, tmp_path: Path
-) -> None:
+def test_what_one_strategy_found_has_the_keys_of_the_study_that_is_written(study: Path) -> None:
     """Also where a whole number was tried of a setting that takes any: all was trained again."""
-    from offramp.api.train.recipes import study_yaml
-
     options = SearchOptions({"recipe.weight_decay": space("[0, 0.1]", "--over")}, 1, "joint")
     settings = {"recipe.weight_decay": 0}
     tried = make_plan(Variants(as_read(study), "joint").study(settings), CPU)
-    target = tmp_path / "found.yaml"
-    target.write_text(study_yaml(written(as_read(study), options, {"joint": Best(settings, 0.9, 1)})))
+    target = rewritten(study, options, {"joint": Best(settings, 0.9, 1)})
     assert make_plan(read(target), CPU).nodes.keys() == tried.nodes.keys()
 
 
 @pytest.mark.parametrize("scale", ["in the file", "as a flag"])
-def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, tmp_path: Path, scale: str) -> None:
+def test_what_a_rehearsal_found_is_read_as_it_was_tried(study: Path, scale: str) -> None:
     """scale: small set its own epochs again beside those that were found or given as a flag."""
-    from offramp.api.train.recipes import study_yaml
-
     flags, settings = ("scale=small", "recipe.epochs=7", "name=mine"), {"data.train_images": 300}
     if scale == "in the file":
         study.write_text(STUDY + "scale: small\n")
         flags, settings = ("name=mine",), {"recipe.epochs": 7, **settings}
     options = SearchOptions({key: space("int(5,400)", "--over") for key in settings}, 3)
-    target = tmp_path / "found.yaml"
-    target.write_text(
-        study_yaml(written(as_read(study, *flags), options, {None: Best(settings, 0.9, 3)}))
-    )
-    tried = Variants(as_read(study, *flags)).study(settings)
-    rewritten = read(target)
-    assert (rewritten.recipe.epochs, rewritten.data.train_images) == (7, 300)
-    assert (rewritten.name, tried.name) == ("mine-found", "mine")  # reports tell them apart
+    target = rewritten(study, options, {None: Best(settings, 0.9, 3)}, *flags)
+    tried, found = Variants(as_read(study, *flags)).study(settings), read(target)
+    assert (found.recipe.epochs, found.data.train_images) == (7, 300)
+    assert (found.name, tried.name) == ("mine-found", "mine")  # reports tell them apart
     assert as_text(read(target, ["search=null"])) == as_text(
         tried.model_copy(update={"scale": "full", "name": "mine-found"})
     )
@@ -224,7 +220,7 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     scores = [step for step in steps if isinstance(step, Scored)]
     values = [step.value or 0.0 for step in (*scored, *scores)]
     bests = [max(values[:2]), max(values)]
-    assert [step.best for step in scores] == bests, "of what was tried before too"
+    assert [step.best for step in scores] == bests  # of what was tried before too
     began = [step for step in steps if isinstance(step, events.GroupStarted)]
     assert began[0].epoch == 1 and isinstance(best, Best) and best.tried == 3
     listed = list(proposals(Reader(Store(store).archive)))  # as trackers are told
@@ -322,10 +318,7 @@ def test_a_damaged_phase_that_proposals_share_is_made_anew(
     store = Store(tmp_path / "runs")
     heads_searched(study, store, 1)
     (key,) = (key for key in store.nodes() if store.read_node(key).labels.phase == "backbone")
-    path = tmp_path / "runs" / "nodes" / key / file
-    data = bytearray(path.read_bytes())
-    data[len(data) * 2 // 3] ^= 1
-    path.write_bytes(data)
+    flip(tmp_path / "runs" / "nodes" / key / file)
     scores = heads_searched(study, store, 2)
     (note,) = (step.text for step in scores if isinstance(step, events.Note))
     assert f"{file} does not match its SHA-256; that node is computed again" in note

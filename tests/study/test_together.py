@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import pytest
 from kit import check_equal, check_sound, check_tidy, closed, conduct, failed, hashes, notes, trained
+from syrupy.assertion import SnapshotAssertion
 
 from offramp import device as devices
-from offramp.errors import OfframpError
 from offramp.store.store import Store
 from offramp.study.plan.plan import make_plan
 from offramp.study.run import processes
@@ -24,8 +24,8 @@ from offramp.study.run.events import Event
 from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import RunConfig, run
 from offramp.study.spec import file as spec
-from refusal import refuses
 from support import CPU, PAPER
+from wording import refusal
 
 pytestmark = pytest.mark.timeout(600)  # ranks that wait for each other hang
 
@@ -187,14 +187,19 @@ def _group(number: int) -> list[int]:
     return numbers
 
 
+def torchrun(study: Path, store: Path, *program: str) -> subprocess.CompletedProcess[str]:
+    """Two ranks of it run a study. program: by default the command."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, *(program or ("-m", "offramp", "run")), str(study), "--store", str(store)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 @pytest.mark.long
 def test_torchrun_makes_the_same_ranks(data: Path, undisturbed: Store, tmp_path: Path) -> None:
     """The study says nothing of devices; torchrun has started two."""
     file, store = tmp_path / "study.yaml", tmp_path / "store"
     file.write_text(json.dumps(study(data, execution={})))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "offramp", "run", str(file), "--store", str(store)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = torchrun(file, store)
     assert done.returncode == 0, done.stderr
     assert " ".join(done.stdout.split()).count("8 nodes trained") == 1  # rank 0 alone speaks
     check_equal(Store(store), undisturbed)
@@ -208,28 +213,26 @@ def test_torchrun_trains_one_study_after_another(data: Path, undisturbed: Store,
         described = study(data, execution={}, strategies=[name])
         (tmp_path / f"{name}.yaml").write_text(json.dumps(described))
     (tmp_path / "all.yaml").write_text(json.dumps({"studies": [f"{name}.yaml" for name in names]}))
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "offramp", "run", str(tmp_path / "all.yaml")]
-    command += ["--store", str(tmp_path / "store")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = torchrun(tmp_path / "all.yaml", tmp_path / "store")
     assert done.returncode == 0, done.stderr
     check_equal(Store(tmp_path / "store"), undisturbed)
+
+
+FAULTY = """
+import os, sys
+from offramp.cli import main
+epochs = 1 - int(os.environ["RANK"])  # the second rank alone has a fault
+sys.argv = ["offramp", "run", *sys.argv[1:], "--set", f"recipe.epochs={epochs}"]
+main()
+"""
 
 
 @pytest.mark.long
 def test_torchrun_says_what_ended_a_rank_that_is_silent(data: Path, tmp_path: Path) -> None:
     file, begun = tmp_path / "study.yaml", tmp_path / "begun.py"
     file.write_text(json.dumps(study(data, execution={})))
-    begun.write_text(
-        "import os, sys\n"
-        "from offramp.cli import main\n"
-        "epochs = 1 - int(os.environ['RANK'])  # the second rank alone has a fault\n"
-        "sys.argv = ['offramp', 'run', *sys.argv[1:], '--set', f'recipe.epochs={epochs}']\n"
-        "main()\n"
-    )
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, str(begun), str(file), "--store", str(tmp_path / "store")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    begun.write_text(FAULTY)
+    done = torchrun(file, tmp_path / "store", str(begun))
     assert done.returncode != 0 and "recipe.epochs" in done.stderr
 
 
@@ -258,14 +261,14 @@ def test_ranks_are_part_of_keys_from_two_on(data: Path) -> None:
     assert not set(single.nodes) & set(two.nodes) and not set(two.nodes) & set(three.nodes)
 
 
-def test_what_cannot_be_is_said(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OfframpError, match="32 devices have 31 images to share"):
-        make_plan(spec.parse(study(data, execution={"devices": 32})), CPU)
+def test_what_cannot_be_is_said(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    assert refusal(make_plan, spec.parse(study(data, execution={"devices": 32})), CPU) == snapshot
     plan = make_plan(spec.parse(study(data)), CPU)
-    refuses("one of 1; leave", list, run(plan, Store(tmp_path), conduct(tmp_path)))
+    assert refusal(list, run(plan, Store(tmp_path), conduct(tmp_path))) == snapshot
     monkeypatch.setattr(devices, "launched", lambda: devices.Launched(0, 3, 0, 3))
-    with pytest.raises(OfframpError, match=r"torchrun has started 3 .* execution.devices is 2"):
-        list(run_pooled(plan, Store(tmp_path), conduct(tmp_path)))
+    assert refusal(list, run_pooled(plan, Store(tmp_path), conduct(tmp_path))) == snapshot
 
 
 def test_ranks_of_torchrun_share_their_machine(

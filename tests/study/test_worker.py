@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +100,27 @@ def begun(plan: Plan, root: Path) -> Store:
     return store
 
 
+@pytest.fixture
+def task(plan: Plan, tmp_path: Path) -> protocol.TaskOrder:
+    """The order to train the first phase into a store that is begun."""
+    store = begun(plan, tmp_path / "store")
+    return replace(order(plan, store.root), keys=(next(iter(plan.nodes)),))  # type: ignore[arg-type]
+
+
+def broken(order: protocol.TaskOrder, again: bool) -> str:
+    """That an order cannot be carried out, now or ever; why."""
+    (event,) = done(order)
+    assert isinstance(event, events.WorkerFailed) and event.again == again
+    return event.text
+
+
+def fail_with(error: Exception, patch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    patch.setattr(worker, "run_part", fail)
+
+
 def test_orders_one_by_one_are_a_run(plan: Plan, tmp_path: Path) -> None:
     store = begun(plan, tmp_path / "made")
     whole = Store(tmp_path / "whole")
@@ -118,28 +138,20 @@ def test_orders_one_by_one_are_a_run(plan: Plan, tmp_path: Path) -> None:
     check_equal(store, whole)
 
 
-def test_what_another_process_is_at_is_left_to_it(plan: Plan, tmp_path: Path) -> None:
-    store = begun(plan, tmp_path / "store")
-    key = next(iter(plan.nodes))
-    lock = store.try_lock(key)
-    assert lock is not None
-    with lock:
-        happened = done(replace(order(plan, store.root), keys=(key,)))
+def test_what_another_process_is_at_is_left_to_it(task: protocol.TaskOrder) -> None:
+    store, (key,) = Store(task.store), task.keys
+    with store.lock(key):
+        happened = done(task)
     (waiting,) = (event for event in happened if isinstance(event, events.Waiting))
     assert waiting.keys == (key,) and waiting.holder is not None
     assert not store.has_node(key)
 
 
-def test_other_data_is_refused(plan: Plan, tmp_path: Path) -> None:
-    store = begun(plan, tmp_path / "store")
-    task = order(plan, store.root)
+def test_other_data_is_refused(task: protocol.TaskOrder) -> None:
     others = json.loads(task.study)
     others["data"]["train_images"] = 500
-    key = next(iter(plan.nodes))
-    (broken,) = done(replace(task, study=json.dumps(others), keys=(key,)))
-    assert isinstance(broken, events.WorkerFailed) and not broken.again
-    assert "its data differ from what was planned with" in broken.text
-    assert store.nodes() == []
+    assert "its data differ" in broken(replace(task, study=json.dumps(others)), again=False)
+    assert Store(task.store).nodes() == []
 
 
 def test_data_are_fetched_once_and_other_bytes_are_refused(
@@ -170,90 +182,60 @@ def test_data_are_fetched_once_and_other_bytes_are_refused(
         on_machine("worker")
         for _ in range(2):
             assert trained(done(replace(task, keys=(first,)))) in ([first], [])
-        assert site.requests == ["/cells.npz"] * 2, "by the driver, and once by the worker"
+        assert site.requests == ["/cells.npz"] * 2  # by the driver, and once by the worker
         on_machine("another")
         site.pages["/cells.npz"] = cells(1)
-        (broken,) = done(replace(task, keys=(last,)))
-        assert isinstance(broken, events.WorkerFailed) and not broken.again
-        assert "its data differ from what was planned with" in broken.text
+        assert "its data differ" in broken(replace(task, keys=(last,)), again=False)
         on_machine("last")
         site.pages.clear()
         site.down = 100
         monkeypatch.setattr(fetch, "PAUSE_S", 0.0)
-        (broken,) = done(replace(task, keys=(last,)))
-        assert isinstance(broken, events.WorkerFailed) and broken.again, "the server may come back"
+        broken(replace(task, keys=(last,)), again=True)  # the server may come back
     assert store.nodes() == [first]
 
 
-def test_no_store_is_begun_where_one_was(plan: Plan, tmp_path: Path) -> None:
-    key = next(iter(plan.nodes))
-    (broken,) = done(replace(order(plan, tmp_path / "gone"), keys=(key,)))
-    assert isinstance(broken, events.WorkerFailed) and broken.again
-    assert "there is no store" in broken.text
-    assert not (tmp_path / "gone").exists()
+def test_no_store_is_begun_where_one_was(task: protocol.TaskOrder) -> None:
+    shutil.rmtree(task.store)
+    assert "no store" in broken(task, again=True)
+    assert not Path(task.store).exists()
 
 
 @pytest.mark.parametrize(
-    ("error", "again", "message"),
+    ("error", "again"),
     [
-        (MemoryError(), True, "MemoryError"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), True, "No space left"),
-        (Unwritable("the disk is full while writing it"), True, "disk is full"),
-        (OfframpError("there is no folder data; set data.root"), False, "set data.root"),
+        (MemoryError(), True),
+        (OSError(errno.ENOSPC, "no room"), True),
+        (Unwritable("full disk"), True),
+        (OfframpError("no folder"), False),
     ],
 )
 def test_what_a_machine_lacks_may_be_had_later(
-    plan: Plan,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: Exception,
-    again: bool,
-    message: str,
+    task: protocol.TaskOrder, monkeypatch: pytest.MonkeyPatch, error: Exception, again: bool
 ) -> None:
     """Memory or disk; not what is wrong anywhere."""
-
-    def fail(*_: object) -> None:
-        raise error
-
-    store = begun(plan, tmp_path / "store")
-    monkeypatch.setattr(worker, "run_part", fail)
-    (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
-    assert isinstance(broken, events.WorkerFailed)
-    assert broken.again == again and message in broken.text and broken.text.startswith(worker.host())
+    fail_with(error, monkeypatch)
+    text = broken(task, again)
+    assert text.startswith(worker.host()) and (str(error) or "MemoryError") in text
 
 
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
-        (FileNotFoundError("no such table"), "FileNotFoundError: no such table"),
-    ],
-)
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), FileNotFoundError("no table")])
 def test_what_users_code_raises_is_its_phase_s_end(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+    task: protocol.TaskOrder, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(*_: object) -> None:
-        raise error
-
-    store = begun(plan, tmp_path / "store")
-    monkeypatch.setattr(worker, "run_part", fail)
-    key = next(iter(plan.nodes))
-    (failed,) = done(replace(order(plan, store.root), keys=(key,)))
-    assert failed == events.Failed(key, f"{message} (on {worker.host()})")
+    fail_with(error, monkeypatch)
+    reason = f"{type(error).__name__}: {error} (on {worker.host()})"
+    assert done(task) == [events.Failed(task.keys[0], reason)]
 
 
 def test_a_file_that_is_gone_with_its_store_is_no_fault_of_the_code(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: protocol.TaskOrder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = begun(plan, tmp_path / "store")
-
     def fail(*_: object) -> None:
-        shutil.rmtree(tmp_path / "store")
+        shutil.rmtree(task.store)
         raise FileNotFoundError("weights.safetensors")
 
     monkeypatch.setattr(worker, "run_part", fail)
-    (broken,) = done(replace(order(plan, store.root), keys=(next(iter(plan.nodes)),)))
-    assert isinstance(broken, events.WorkerFailed) and broken.again
+    broken(task, again=True)
 
 
 ELSEWHERE = """\
@@ -282,7 +264,7 @@ def test_code_travels_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     home = tmp_path / "home"
     (home / "code").mkdir(parents=True)
     (home / "code" / "net.py").write_text(NET)
-    (home / "code" / "neighbor.py").write_text("def width():\n    return 4\n")
+    (home / "code" / "neighbor.py").write_text("width = lambda: 4\n")
     monkeypatch.chdir(home)
     study = spec.read(study_file(home, epochs=1), ["backbone=code/net.py:make_net", "exits=1"])
     plan = make_plan(study, CPU)
@@ -292,10 +274,10 @@ def test_code_travels_by_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     happened = elsewhere(task, tmp_path / "there")
     assert trained(happened) == [key], happened
     texts = [event.text for event in happened if isinstance(event, events.Note)]
-    assert any("runs code/net.py:make_net as it was sent" in text for text in texts)
+    assert any("runs code/net.py:make_net" in text for text in texts)
     name = str(home / "code" / "net.py:make_net")
     moved = task.study.replace("code/net.py:make_net", name)
-    (home / "code" / "neighbor.py").write_text("def width():\n    return 5\n")
+    (home / "code" / "neighbor.py").write_text("width = lambda: 5\n")
     code = {name: task.code["code/net.py:make_net"]}
-    (broken,) = done(replace(task, study=moved, code=code))  # refused before anything of it runs
-    assert isinstance(broken, events.WorkerFailed) and "is not there as it was sent" in broken.text
+    text = broken(replace(task, study=moved, code=code), again=False)  # before anything of it runs
+    assert "as it was sent" in text

@@ -30,11 +30,13 @@ from offramp.store import searches
 from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgress
 from offramp.store.store import Store
 from offramp.track import tracker
-from offramp.track.send import FileTracker, TrialUpdate, results, send, settings, steps_of
+from offramp.track.send import FileTracker, Steps, TrialUpdate, results, send, settings, steps_of
 from refusal import refuses
 from wording import refusal
 
 pytest.importorskip("tensorboard")
+# Of MLflow's database.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
 CURVE = "search/validation/accuracy/mean"
 PATTERN = "strategies.0.phases.exit *.learning_rate"
@@ -98,7 +100,6 @@ def test_tensorboard_reads_every_number_once(store: Store, tmp_path: Path) -> No
         )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of its database
 @pytest.mark.parametrize("uri", ["sqlite+nothing:///here", *long("redis://here")])
 def test_an_address_that_mlflow_cannot_use_is_one_line(uri: str, snapshot: SnapshotAssertion) -> None:
     """As a database is where its client alone is installed; SQLAlchemy has errors of its own."""
@@ -127,7 +128,7 @@ def test_settings_are_known_from_the_beginning(store: Store, tmp_path: Path) -> 
 
 
 class Recorder:
-    """A tracker that keeps what it is sent."""
+    """A tracker that remembers what it is sent."""
 
     def __init__(self, whole: bool = False) -> None:
         self.whole, self.news = whole, list[TrialUpdate]()
@@ -138,8 +139,12 @@ class Recorder:
     def closed(self) -> bool:
         return False
 
-    def sent(self, _: LivePhase) -> int:
-        return 0
+    @property
+    def steps(self) -> list[tuple[LivePhase, Steps]]:
+        return [pair for news in self.news for pair in news.phases]
+
+    def sent(self, phase: LivePhase) -> int:
+        return max((max(steps) for other, steps in self.steps if other.key == phase.key), default=0)
 
     def send(self, news: TrialUpdate) -> None:
         self.news.append(news)
@@ -152,20 +157,11 @@ def test_the_last_epoch_goes_with_the_word_that_a_phase_is_finished(store: Store
     epochs = history[history["split"] != "train-eval"]  # as between its last checkpoint and its end
     saved = replace(course.phases[0], finished=False, history=epochs)
     under_way = replace(course, phases=(saved,), manifest=None)
-    seen: list[tuple[bool, list[int]]] = []
-
-    class Seen(Recorder):
-        def sent(self, _: LivePhase) -> int:
-            return max((epochs[-1] for _, epochs in seen), default=0)
-
-        def send(self, news: TrialUpdate) -> None:
-            seen.extend((phase.finished, list(steps)) for phase, steps in news.phases)
-
-    last = saved.epoch
-    assert last == saved.epochs and send([under_way], Seen()).trials == 1
-    assert seen == [(False, list(range(1, last)))]
-    send([course], Seen())
-    assert seen[1] == (True, [last])
+    recorder, last = Recorder(), saved.epoch
+    assert last == saved.epochs and send([under_way], recorder).trials == 1
+    send([course], recorder)
+    seen = [(phase.finished, list(steps)) for phase, steps in recorder.steps]
+    assert seen == [(False, list(range(1, last))), (True, [last])]
 
 
 @pytest.fixture(scope="session")
@@ -207,7 +203,7 @@ def mlflow(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def test_the_documented_server_has_these_options() -> None:
     """Those of `serving`, which one test starts."""
-    (line,) = re.findall(r"^    (mlflow server .*)$", STUDIES.read_text(), re.MULTILINE)
+    (line,) = re.findall(r"^ {4}(mlflow server .*)$", STUDIES.read_text(), re.MULTILINE)
     options = dict(zip(line.split()[2::2], line.split()[3::2], strict=True))
     assert options.keys() == {"--backend-store-uri", "--host", "--port"}
     assert f"mlflow:http://{options['--host']}:{options['--port']}" in STUDIES.read_text()
@@ -255,7 +251,6 @@ def answers(process: subprocess.Popen[bytes], address: str) -> bool:
     return False
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of its database
 def test_mlflow_has_runs_phases_and_files(
     store: Store,
     tmp_path: Path,
@@ -338,7 +333,6 @@ def test_files_that_mlflow_lacks_a_package_for_are_one_line(
     assert refusal(Server(client, "1").attach, [str(tmp_path / "page.html")], "runs") == snapshot
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(
     tmp_path: Path, database: str
 ) -> None:
@@ -351,7 +345,6 @@ def test_mlflow_names_phases_that_were_seen_before_they_saved_anything(
     assert names == {"backbone", "exit 1", "exit 2", "exit 3"}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_has_the_times_of_training(store: Store, database: str) -> None:
     """Not those of sending: they are moved to a year that no clock of this machine says."""
     then = 10**9  # in 2001
@@ -376,7 +369,6 @@ def test_mlflow_has_the_times_of_training(store: Store, database: str) -> None:
         assert run.info.end_time in ends, run.info.run_name
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_prints_nothing(
     store: Store, database: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -415,17 +407,10 @@ def test_what_the_end_says_of_an_epoch_that_was_sent_is_sent_too(store: Store) -
     last = whole.history[(whole.history["split"] == "train-eval") & (whole.history["epoch"] == 2)]
     ended = replace(whole, history=pd.concat([epochs, last, last.assign(epoch=1)]))  # the first was best
     saved = replace(whole, finished=False, history=epochs)
-    seen: list[tuple[int, str]] = []
-
-    class Seen(Recorder):
-        def sent(self, _: LivePhase) -> int:
-            return max((epoch for epoch, _ in seen), default=0)
-
-        def send(self, news: TrialUpdate) -> None:
-            seen.extend((e, name) for _, steps in news.phases for e, of in steps.items() for name in of)
-
+    recorder = Recorder()
     for phase, manifest in ((saved, None), (ended, course.manifest), (ended, course.manifest)):
-        send([replace(course, phases=(phase,), manifest=manifest)], Seen())
+        send([replace(course, phases=(phase,), manifest=manifest)], recorder)
+    seen = [(epoch, name) for _, steps in recorder.steps for epoch, of in steps.items() for name in of]
     of = {epoch for epoch, name in seen if name.startswith("train-eval/")}
     assert of == {1, 2} and len(seen) == len(set(seen))  # all of them, and none twice
 
@@ -451,7 +436,6 @@ def test_a_failure_is_news_until_it_goes_on(store: Store) -> None:
     assert recorder.news == [TrialUpdate((), None, FAILURE)]  # in its first epoch
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_run_that_failed_is_one_in_mlflow_and_goes_on(
     store: Store, tmp_path: Path, database: str
 ) -> None:
@@ -546,7 +530,6 @@ def test_trackio_is_used_as_it_documents(
 
 
 @pytest.mark.long
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, database: str) -> None:
     """One is interrupted and goes on, one is given up, one fails, and one is under way."""
     optuna = pytest.importorskip("optuna")
@@ -603,7 +586,6 @@ def test_what_a_search_tried_is_a_run_of_its_own(store: Store, tmp_path: Path, d
     assert runs["search-mine-3"].data.tags["offramp.failed"] == f"failed: {FAILURE}"
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_mlflow_takes_settings_of_phases_that_a_pattern_names(store: Store, database: str) -> None:
     """It refuses a * in names, and nothing of such a search was sent."""
     course = next(course for course in Reader(store.archive).courses() if course.manifest is not None)
