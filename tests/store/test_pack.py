@@ -57,37 +57,37 @@ def put(holder: Any, path: str, value: object) -> None:
         holder[int(last) if last.isdigit() else last] = value
 
 
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("files", ...),
-        ("files", []),
-        ("files logits.npz", ...),
-        ("missing", ...),
-        ("missing", "none"),
-        ("nodes", ...),
-        ("nodes *", ...),
-        ("nodes * key", "other"),
-        ("nodes * cost", ...),
-        ("nodes * reads exits", ...),
-        ("trials * manifest macs", ...),
-        ("trials * manifest macs", [1]),
-        ("trials * manifest macs 0", 10**400),
-        ("trials * manifest seed", "first"),
-        ("trials * manifest seed", 10**400),
-        ("trials * manifest metrics test accuracy 0", float("nan")),
-        ("trials * manifest metrics test accuracy 0", 1.5),
-        ("trials * manifest metrics test", ...),
-        ("trials * manifest exits", [1, 99]),
-        ("trials * manifest final", {}),
-        ("trials * manifest places", ["x"]),
-        ("trials * logits test exits", []),
-        ("trials * logits test", "all"),
-        ("trials", []),
-        ("trials * manifest strategy", "\x1b[31mred"),
-        ("trials * manifest classes 0", "\ud800"),
-    ],
-)
+WRONG: list[tuple[str, object]] = [
+    ("files", ...),
+    ("files", []),
+    ("files logits.npz", ...),
+    ("missing", ...),
+    ("missing", "none"),
+    ("nodes", ...),
+    ("nodes *", ...),
+    ("nodes * key", "other"),
+    ("nodes * cost", ...),
+    ("nodes * reads exits", ...),
+    ("trials * manifest macs", ...),
+    ("trials * manifest macs", [1]),
+    ("trials * manifest macs 0", 10**400),
+    ("trials * manifest seed", "first"),
+    ("trials * manifest seed", 10**400),
+    ("trials * manifest metrics test accuracy 0", float("nan")),
+    ("trials * manifest metrics test accuracy 0", 1.5),
+    ("trials * manifest metrics test", ...),
+    ("trials * manifest exits", [1, 99]),
+    ("trials * manifest final", {}),
+    ("trials * manifest places", ["x"]),
+    ("trials * logits test exits", []),
+    ("trials * logits test", "all"),
+    ("trials", []),
+    ("trials * manifest strategy", "\x1b[31mred"),
+    ("trials * manifest classes 0", "\ud800"),
+]
+
+
+@pytest.mark.parametrize(("path", "value"), WRONG)
 def test_a_wrong_field_is_named(
     path: str, value: object, mine: Path, snapshot: SnapshotAssertion
 ) -> None:

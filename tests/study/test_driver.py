@@ -29,6 +29,7 @@ from refusal import refuses
 from support import CPU
 from wording import refusal
 
+ENDED = "its process was told to end"
 Said = tuple[list[events.Event], str | None]
 """What a task says, and why it was lost, if it was."""
 
@@ -61,7 +62,7 @@ class Scripted:
             self.now += seconds or 0.0
             return []
         if tasks[0] in self.canceled:
-            return [Message(tasks[0], ended=True, loss=TaskFailure("its process was told to end"))]
+            return [Message(tasks[0], ended=True, loss=TaskFailure(ENDED))]
         order = self.orders[tasks[0]]
         turn = sum(o.keys == order.keys and o.trials == order.trials for o in self.orders[: tasks[0]])
         happened, reason = self.answer(order, turn)
@@ -109,7 +110,7 @@ def notes(happened: list[events.Event]) -> list[str]:
 def test_a_task_that_comes_further_each_time_is_never_given_up(carried_out: Any, plan: Plan) -> None:
     def answer(order: TaskOrder, turn: int) -> Said:
         if order.keys and turn < 3 * protocol.RETRIES:
-            return [epoch(key, turn + 1) for key in order.keys], "its machine is gone"
+            return [epoch(key, turn + 1) for key in order.keys], "it is gone"
         return done(order), None
 
     happened = list(carried_out(Scripted(answer)))
@@ -125,7 +126,7 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
 
     def answer(order: TaskOrder, _: int) -> Said:
         if first in order.keys:
-            return [epoch(first, 3)] * (again and 1), "its process was told to end"
+            return [epoch(first, 3)] * (again and 1), ENDED
         return done(order), None
 
     cluster = Scripted(answer)
@@ -134,14 +135,14 @@ def test_one_that_does_not_is_given_up_and_each_time_is_said(
     assert tried == protocol.RETRIES + 1
     texts = notes(happened)
     assert len(set(texts)) == len(texts) == tried - 1
-    assert all("of seed 1: its process was told to end; it goes" in text for text in texts)
+    assert all(f"of seed 1: {ENDED}" in text for text in texts)
     failed = {event.key for event in happened if isinstance(event, events.Failed)}
     assert first in failed and len(failed) < len(plan.nodes)
     assert failed == {n.key for n in plan.nodes.values() if n.key == first or failed & set(n.needs)}
 
 
 def test_a_machine_that_lacks_something_ends_nothing_once_another_has_trained(carried_out: Any) -> None:
-    refused = events.WorkerFailed("b: there is no data here", again=False)
+    refused = events.WorkerFailed("b: no data", again=False)
 
     def answer(order: TaskOrder, turn: int) -> Said:
         if turn == 0 and len(cluster.orders) > 3:
@@ -150,7 +151,7 @@ def test_a_machine_that_lacks_something_ends_nothing_once_another_has_trained(ca
 
     cluster = Scripted(answer)
     happened = list(carried_out(cluster))
-    assert any("there is no data here; it goes to a machine again" in text for text in notes(happened))
+    assert any("b: no data; it goes" in text for text in notes(happened))
     assert not [e for e in happened if isinstance(e, events.Failed)]
 
 

@@ -59,7 +59,7 @@ def test_classes_are_called_as_the_data_call_them_now(tmp_path: Path) -> None:
     rewritten = store.trial_logits(trial)
     assert all(np.array_equal(rewritten[name], logits[name]) for name in logits)
     (note,) = [str(event) for event in events if isinstance(event, Note)]
-    assert f"the classes of trial {trial} have other names" in note
+    assert trial in note and "have other names" in note
     assert not [e for e in finish(renamed, tmp_path)[1] if isinstance(e, Note)]
 
 

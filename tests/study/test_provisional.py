@@ -122,20 +122,20 @@ def test_at_scale_small_absent_weights_are_left_out_and_it_says_so() -> None:
     assert [line.partition(":")[0] for line in plan.provisional] == ["cifar10"]
 
 
-@pytest.mark.parametrize(
-    ("backbone", "size", "stem", "remark"),
-    [
-        ("resnet18", 32, "small", None),
-        *long(("resnet18", 96, "medium", None), ("mobilenetv2", 224, "imagenet", None)),
-        ("mobilenetv2", 32, "small", "maps of 2×2 px of images of 32×32 px"),
-        ({"name": "resnet18", "stem": "imagenet"}, 32, "imagenet", "1×1 px .* or backbone.stem: small"),
-        *long(
-            ({"name": "resnet18", "weights": "imagenet"}, 32, "imagenet", "1×1 px"),
-            ("vgg16", 32, None, "1×1 px .* use larger images$"),
-        ),
-        *long(("airbench", 32, None, None)),
-    ],
-)
+STEMS: list[Any] = [
+    ("resnet18", 32, "small", None),
+    *long(("resnet18", 96, "medium", None), ("mobilenetv2", 224, "imagenet", None)),
+    ("mobilenetv2", 32, "small", "maps of 2×2 px of images of 32×32 px"),
+    ({"name": "resnet18", "stem": "imagenet"}, 32, "imagenet", "1×1 px .* or backbone.stem: small"),
+    *long(
+        ({"name": "resnet18", "weights": "imagenet"}, 32, "imagenet", "1×1 px"),
+        ("vgg16", 32, None, "1×1 px .* use larger images$"),
+    ),
+    *long(("airbench", 32, None, None)),
+]
+
+
+@pytest.mark.parametrize(("backbone", "size", "stem", "remark"), STEMS)
 def test_small_images_get_a_stem_that_fits_and_a_warning_where_none_is(
     backbone: Any, size: int, stem: str | None, remark: str | None
 ) -> None:

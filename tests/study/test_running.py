@@ -142,9 +142,9 @@ def test_a_phase_that_diverges_leaves_the_other_trials_alone(tmp_path: Path) -> 
         f"{plan.nodes[bad].recipe.rate(epoch - 1 + (step - 1) / steps):g};"
         for step in range(1, steps + 1)
     }
-    assert reasons[bad].startswith("the loss of phase 'backbone' is not finite at epoch ")
+    assert "is not finite" in reasons[bad]
     assert any(text in reasons[bad] for text in rates), reasons[bad]
-    assert all(reasons[k] == "needs phase 'backbone', which failed" for k in dependents)
+    assert all("needs phase 'backbone'" in reasons[k] for k in dependents)
     assert not set(began(events)) & set(dependents)
     assert set(closed(events)) == {plan.trials[0].id, plan.trials[2].id} == set(store.trials())
     assert bad not in store.nodes() and locks_free(plan, store)

@@ -17,6 +17,7 @@ from offramp.api.results.status import LiveStatus
 from offramp.api.train.recipes import study_yaml
 from offramp.engine.images import Images
 from offramp.errors import OfframpError
+from offramp.store import searches
 from offramp.store.live import Reader
 from offramp.store.searches import FOLDER, held_log, proposals
 from offramp.store.store import Store
@@ -125,7 +126,7 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert again.recipe.learning_rate == best.settings["recipe.learning_rate"]
     assert again.search is not None
     assert again.search.over == {"recipe.learning_rate": RATES.text} and again.search.trials == 3
-    with pytest.raises(OfframpError, match="remove 'search' where settings were changed since"):
+    with pytest.raises(OfframpError, match="remove 'search'"):
         read(target, ["recipe.learning_rate=0.5"])
     assert list(searched(study, tmp_path / "runs", options)) == [best]  # all of it is known
 
@@ -276,7 +277,7 @@ def test_two_cannot_be_at_one_search(study: Path, tmp_path: Path) -> None:
     options, store = SearchOptions(OVER, 1), tmp_path / "runs"
     with (
         Store(store).lock(f"search-{name_of(read(study), options)}"),
-        pytest.raises(OfframpError, match="another process is at this very search"),
+        pytest.raises(OfframpError, match="this very search"),
     ):
         list(searched(study, store, options))
 
@@ -289,7 +290,7 @@ def test_what_is_worse_than_the_median_is_given_up(
     monkeypatch.setattr(searching, "STARTUP", 2)
     *steps, _ = searched(study, tmp_path / "runs", SearchOptions(OVER, 5))
     ends = [step.why for step in steps if isinstance(step, Scored)]
-    assert not any(ends[:2]) and "worse than the median at this point" in ends
+    assert not any(ends[:2]) and searches.WORSE in ends
     assert not Store(tmp_path / "runs").archive.checkpoints()
     *steps, _ = searched(study, tmp_path / "runs", SearchOptions(OVER, 5, prune=False))
     assert not any(step.why for step in steps if isinstance(step, Scored))
@@ -321,7 +322,7 @@ def test_a_damaged_phase_that_proposals_share_is_made_anew(
     flip(tmp_path / "runs" / "nodes" / key / file)
     scores = heads_searched(study, store, 2)
     (note,) = (step.text for step in scores if isinstance(step, events.Note))
-    assert f"{file} does not match its SHA-256; that node is computed again" in note
+    assert f"{file} does not match" in note and "computed again" in note
     assert [step.why for step in scores if isinstance(step, Scored)] == [""]
     store.verify_node(key)
 
@@ -351,7 +352,7 @@ def test_a_proposal_that_diverges_is_told_and_the_search_goes_on(study: Path, tm
     *steps, best = searched(study, tmp_path / "runs", SearchOptions(over, 2, seed=41))
     assert isinstance(best, Best) and best.settings["recipe.learning_rate"] == 0.01
     assert any("is not finite" in s.why for s in steps if isinstance(s, Scored))
-    with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
+    with pytest.raises(OfframpError, match="none of 2 proposals"):
         wild = {"recipe.learning_rate": space("[1.0e+30, 1.0e+29]", "--over")}
         list(searched(study, tmp_path / "runs", SearchOptions(wild, 2)))
 
@@ -365,13 +366,13 @@ def test_settings_that_do_not_go_together_are_told_and_the_search_goes_on(
         "recipe.warmup_epochs": space("uniform(3,4)", "--over"),
     }
     scored: list[Scored] = []
-    with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
+    with pytest.raises(OfframpError, match="none of 2 proposals"):
         for step in searched(study, tmp_path / "runs", SearchOptions(over, 2)):
             scored += [step] if isinstance(step, Scored) else []
     assert [step.number for step in scored] == [1, 2]
-    assert all("warmup_epochs must be at most" in step.why for step in scored)
+    assert all("warmup_epochs must" in step.why for step in scored)
     assert all(step.best is None for step in scored), "none was scored"
-    with pytest.raises(OfframpError, match="none of 2 proposals could be trained"):
+    with pytest.raises(OfframpError, match="none of 2 proposals"):
         list(searched(study, tmp_path / "runs", SearchOptions(over, 2, label="joint")))
 
 

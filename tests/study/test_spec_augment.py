@@ -27,18 +27,18 @@ def read(tmp_path: Path, text: str, *settings: str) -> spec.Study:
     return spec.read(file, settings)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("augment: [flip, crop]", Augment(flip=True, crop=4)),
-        ("augment: flip", Augment(flip=True)),
-        ("augment: {flip: true, crop: true}", Augment(flip=True, crop=4)),
-        ("augment: {crop: 2, flip: false}", Augment(crop=2)),
-        ("augment: {resized_crop: true, jitter: true}", Augment(resized_crop=(0.08, 1.0), jitter=0.2)),
-        ("augment:\n  resized_crop: [0.3, 0.8]\n  views: 5", Augment(resized_crop=(0.3, 0.8), views=5)),
-        ("augment: {rotate: 5, crop: false, flip: true}", Augment(flip=True, rotate=5)),
-    ],
-)
+SHORT = [
+    ("augment: [flip, crop]", Augment(flip=True, crop=4)),
+    ("augment: flip", Augment(flip=True)),
+    ("augment: {flip: true, crop: true}", Augment(flip=True, crop=4)),
+    ("augment: {crop: 2, flip: false}", Augment(crop=2)),
+    ("augment: {resized_crop: true, jitter: true}", Augment(resized_crop=(0.08, 1.0), jitter=0.2)),
+    ("augment:\n  resized_crop: [0.3, 0.8]\n  views: 5", Augment(resized_crop=(0.3, 0.8), views=5)),
+    ("augment: {rotate: 5, crop: false, flip: true}", Augment(flip=True, rotate=5)),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), SHORT)
 def test_what_is_read(text: str, expected: Augment, tmp_path: Path) -> None:
     study = read(tmp_path, text)
     assert study.augment is not None and study.augment == expected

@@ -188,7 +188,7 @@ def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(
     plan = make_plan(spec.parse(study), CPU)
     store, _ = finish(plan, tmp_path / "store")
     (trial,) = store.trials()
-    with pytest.raises(OfframpError, match=r"my_net.py \(SHA-256 [0-9a-f]{12}\); .* --trust-code"):
+    with pytest.raises(OfframpError, match=r"my_net.py \(SHA-256 [0-9a-f]{12}\);.*--trust-code"):
         trials.load_network(store, trial, CPU)
     net = trials.load_network(store, trial, CPU, trust_code=True)
     again = split_logits(net, Images(plan.data, CPU), "test", [1, 2], trials.EVALUATION_BATCH)
@@ -196,7 +196,7 @@ def test_a_network_of_ones_own_that_changed_since_cannot_be_loaded(
 
     mark = tmp_path / "ran"
     file.write_text(f"open({str(mark)!r}, 'w').close()\n" + NET.replace("WIDTH", "4"))
-    with pytest.raises(OfframpError, match=r"my_net.py \(SHA-256 .*\) is not what the store recorded"):
+    with pytest.raises(OfframpError, match=r"my_net.py \(SHA-256 .*not what"):
         trials.load_network(store, trial, CPU, trust_code=True)
     assert not mark.exists()
     file.unlink()

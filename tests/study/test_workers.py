@@ -168,7 +168,7 @@ def test_what_is_asked_for_is_done_and_what_speaks_against_it_said() -> None:
     planned = plan()
     assert workers.chosen(planned, 2, lambda: 4) == Workers(2, "as asked for", 2)
     slow = workers.chosen(planned, 2, lambda: 2)
-    assert slow.count == 2 and "slow each other on 2 cores, where 1 would" in slow.reason
+    assert slow.count == 2 and "where 1 would" in slow.reason
     plain = plan(execution="plain")
     assert "one worker only" in workers.chosen(plain, 2, lambda: 64).reason
     assert workers.chosen(plain, 1, lambda: 64).reason == "as asked for"
@@ -182,11 +182,11 @@ def test_what_cannot_fit_is_said_before_it_starts(
     least = workers.need(planned).least
     assert 0 < least < workers.need(planned).trial - PROCESS
     check_memory(planned, 1, lambda: least, lambda: least + STACKS)
-    with pytest.raises(OfframpError, match=r"at the least, and .* of memory is free .*; give more, or"):
+    with pytest.raises(OfframpError, match="memory is free"):
         check_memory(planned, 1, lambda: least - 1, lambda: least)
-    with pytest.raises(OfframpError, match=r"of address space is left \(`ulimit -v`\); give"):
+    with pytest.raises(OfframpError, match="address space"):
         check_memory(planned, 1, lambda: least, lambda: least + STACKS - 1)
-    with pytest.raises(OfframpError, match=r"fewer workers, a smaller recipe.batch_size or"):
+    with pytest.raises(OfframpError, match="fewer workers, a smaller"):
         check_memory(planned, 2, lambda: 2 * least, lambda: least)
     both = 2 * (least + workers.need(planned).images)
     check_memory(planned, 2, lambda: both, lambda: least + STACKS)  # though this process holds far more
@@ -197,7 +197,7 @@ def test_what_cannot_fit_is_said_before_it_starts(
     (groups / "memory.max").write_text("700000000")
     (groups / "memory.current").write_text(str(700000000 - least + 1))
     monkeypatch.setattr(workers.free_memory, "__defaults__", (groups, mine))
-    with pytest.raises(OfframpError, match=r"training takes .* more at the least") as caught:
+    with pytest.raises(OfframpError, match="at the least") as caught:
         list(run_pooled(planned, store, conduct(tmp_path)))
     assert "\n" not in str(caught.value) and not store.root.exists()
     (groups / "memory.current").write_text("0")

@@ -147,8 +147,10 @@ class Run:
             yield from self._close_trials(open_trials)
             if not (open_trials if with_trials else self.ledger.open()):
                 return
-            locks = self._claim(self._next())
-            if locks:
+            left = self.ledger.open()
+            if self.config.workers > 1:
+                left = self._schedule.by_urgency(left)
+            if locks := self._claim(left):
                 yield from self._train(locks, rested)
                 rested = True
                 if self.cache is not None:
@@ -181,11 +183,6 @@ class Run:
         if self.plan.study.execution.mode == "plain":  # where costs are results
             yield from map(events.Note, not_measured(self.meter))
         self.meter.rest()
-
-    def _next(self) -> Sequence[Node]:
-        """What is left, as it is to be taken up; alone, in the order of the plan."""
-        left = self.ledger.open()
-        return self._schedule.by_urgency(left) if self.config.workers > 1 else left
 
     def _claim(self, nodes: Sequence[Node]) -> dict[str, Lease]:
         """The lock of the first of `nodes` that is ready and free, and of all that can share its pass
