@@ -43,7 +43,7 @@ def held_on(host: str, time: str) -> str:
 
 def lock_files(store: Store) -> list[str]:
     """Files of locks and, in an object store, their beats."""
-    return [name for name in store._files._locks._files.names() if ".lock" in name]  # type: ignore[attr-defined]
+    return [name for name in store._files._locks._files.names() if ".lock" in name]
 
 
 @pytest.mark.parametrize("code", ["ENOLCK", "EOPNOTSUPP", "EIO", "ENOSYS", None])
@@ -102,12 +102,12 @@ def test_a_machine_that_vanishes_is_waited_for_a_minute_and_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     on("node1")
-    store = Store(where)  # type: ignore[arg-type]
+    store = Store(where)
     gone = store.lock("k")
     clock.s += 180
     assert store.renew(gone)
     on("node2")
-    other = Store(where)  # type: ignore[arg-type]
+    other = Store(where)
     assert other.try_lock("k") is None
     assert other.holder("k") == held_on("node1", "3 min 00 s")
     monkeypatch.setattr(locks, "BEAT_S", LOOK_S)

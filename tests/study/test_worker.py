@@ -104,7 +104,7 @@ def begun(plan: Plan, root: Path) -> Store:
 def task(plan: Plan, tmp_path: Path) -> protocol.TaskOrder:
     """The order to train the first phase into a store that is begun."""
     store = begun(plan, tmp_path / "store")
-    return replace(order(plan, store.root), keys=(next(iter(plan.nodes)),))  # type: ignore[arg-type]
+    return replace(order(plan, store.root), keys=(next(iter(plan.nodes)),))
 
 
 def broken(order: protocol.TaskOrder, again: bool) -> str:

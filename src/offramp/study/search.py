@@ -139,8 +139,14 @@ def search(
             if why:
                 proposal.set_user_attr(WHY, why)
             log.tell(proposal, value, optuna.trial.TrialState.PRUNED if value is None else None)
-            yield Scored(number, settings, value, why, _highest(log))
-        return _best(log)
+            best = _best(log)
+            yield Scored(number, settings, value, why, None if best is None else best.value)
+        if (best := _best(log)) is None:
+            raise OfframpError(
+                f"none of {len(log.trials)} proposals could be trained to the end; look at the reasons, "
+                "and name other ranges with --over"
+            )
+        return best
 
 
 def _settled(log: optuna.Study) -> list[optuna.trial.FrozenTrial]:
@@ -151,22 +157,12 @@ def _settled(log: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     return log.get_trials(deepcopy=False, states=states)
 
 
-def _complete(log: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    return [proposal for proposal in _settled(log) if proposal.state.name == "COMPLETE"]
-
-
-def _highest(log: optuna.Study) -> float | None:
-    return max((proposal.value or 0.0 for proposal in _complete(log)), default=None)
-
-
-def _best(log: optuna.Study) -> Best:
-    complete = _complete(log)
-    if not complete:
-        raise OfframpError(
-            f"none of {len(log.trials)} proposals could be trained to the end; look at the reasons, and "
-            "name other ranges with --over"
-        )
-    best = max(complete, key=lambda proposal: (proposal.value or 0.0, -proposal.number))
+def _best(log: optuna.Study) -> Best | None:
+    """The first of those with the highest value; None where none was trained to the end."""
+    try:
+        best = log.best_trial
+    except ValueError:
+        return None
     return Best(best.params, best.value or 0.0, len(_settled(log)))
 
 

@@ -112,7 +112,7 @@ def _at(here: str, event: events.Event) -> events.Event:
 def _whole(order: TaskOrder) -> Generator[events.Event, None, None]:
     """As one of several workers on this machine."""
     assert order.failures is not None
-    (_, plan), config = _planned(order), RunConfig.from_json(order.config)
+    (_, plan), config = _make_plan(order.dumps()), RunConfig.from_json(order.config)
     if unlike := _unlike(order, plan):
         raise OfframpError(
             f"a worker process read another {' and '.join(unlike)} than was planned with; run the same "
@@ -127,7 +127,7 @@ def _part(order: TaskOrder) -> Generator[events.Event, None, None]:
     store = Store(order.store)
     if _is_away(order.store):  # it was there when this was ordered: nothing is begun in its place
         raise Unwritable(f"there is no store at {order.store} now")
-    sent, plan = _planned(order)
+    sent, plan = _make_plan(replace(order, keys=(), trials=()).dumps())
     yield from map(events.Note, sent)
     lacking = [key for key in order.keys if key not in plan.nodes]
     if lacking or not set(order.trials) <= {trial.id for trial in plan.trials}:
@@ -160,15 +160,10 @@ def _is_away(root: str) -> bool:
         return True
 
 
-def _planned(order: TaskOrder) -> tuple[tuple[str, ...], Plan]:
-    """The plan, and notes on the code that was sent. As planning takes reading all data, the plan of the
-    last order serves the next one too."""
-    return _make_plan(replace(order, keys=(), trials=()).dumps())
-
-
 @lru_cache(maxsize=1)
 def _make_plan(line: str) -> tuple[tuple[str, ...], Plan]:
-    """line: an order, but for what of the plan is to be done."""
+    """Notes on the code that was sent, and the plan. As planning reads all data, that of the last order
+    serves the next one too. line: an order, but for what of the plan is to be done."""
     order = loads(line)
     if Path(order.folder).is_dir():  # this very machine, or a file system that both have
         os.chdir(order.folder)
