@@ -14,7 +14,7 @@ from offramp.engine.fit import Diverged, EpochReport, conclude, fit
 from offramp.engine.passes import Derived, Images, Plain
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, enroll, unpack
+from offramp.engine.trainee import Row, Trainee, enroll, pack, unpack
 from offramp.engine.weights import Weights
 from offramp.nets.network import inside
 from offramp.parts import heads, segments
@@ -75,6 +75,27 @@ def resumed(
     tensors = {n: t * damage if part is not None and part in n else t for n, t in saved[0].items()}
     unpack(trainee, tensors, saved[1])
     return trainee, passes, images
+
+
+def to_its_end(trainee: Trainee, passes: Any, images: Images) -> tuple[dict[str, Tensor], list[Row]]:
+    """The weights that a phase hands on, and its history."""
+    size = trainee.node.recipe.batch_size
+    list(fit([trainee], passes, images, size))
+    return conclude(trainee, passes, images, size), list(trainee.rows)
+
+
+def interrupted_run(
+    node: Node, after: int, store: Store, part: str | None = None, damage: float = 1.0
+) -> tuple[dict[str, Tensor], list[Row]]:
+    """`to_its_end`, stopped after so many epochs, then gone on with from what the store kept."""
+    trainee, passes, images = begin(node)
+    run = fit([trainee], passes, images, node.recipe.batch_size)
+    for _ in range(after):
+        next(run)
+    store.write_checkpoint(node.key, *pack(trainee))
+    again, passes, images = resumed(node, store, part, damage)
+    assert again.epoch == after and again.validation_losses == trainee.validation_losses
+    return to_its_end(again, passes, images)
 
 
 def derived(*about: Any, cache: Cache | None = None) -> Derived:

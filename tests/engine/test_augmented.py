@@ -159,8 +159,7 @@ def watched(kind: str, augment: Augment, cache: Cache | None = None) -> Recorded
     passing = Plain if kind == "plain" else partial(derived, cache=cache)
     with applied(NUMERICS):
         trainee, passes, _ = begin(node, images=images, passing=passing)
-        for _ in fit([trainee], passes, images, 16):
-            pass
+        list(fit([trainee], passes, images, 16))
         conclude(trainee, passes, images, 16)
     return images
 

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fit_runs import USUAL, begin, equal, resumed
+from fit_runs import USUAL, begin, equal, interrupted_run, resumed, to_its_end
 from one_step import ALL, K, node_of
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from offramp.engine.auxiliary import anchored
 from offramp.engine.cost import live_macs
-from offramp.engine.fit import conclude, fit
+from offramp.engine.fit import fit
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
 from offramp.engine.trainee import Trainee, anchor, loss_of
@@ -118,8 +118,7 @@ def test_what_matters_to_an_exit_moves_less() -> None:
             reference, _, _ = begun(node_of((Phase("next", ALL, (CE(1), EWC((4,)))),)))
             (anchor,) = reference.anchors.values()
             trainee, passes, images = begin(node)
-            for _ in fit([trainee], passes, images, 16):
-                pass
+            list(fit([trainee], passes, images, 16))
             now = named(trainee)
             drift = (anchor.fisher[n] * (now[n].detach() - s) ** 2 for n, s in anchor.start.items())
             return sum(float(each.sum()) for each in drift)
@@ -130,26 +129,14 @@ def test_what_matters_to_an_exit_moves_less() -> None:
 def test_a_checkpoint_holds_what_weights_began_at(tmp_path: Path) -> None:
     node = replace(consolidated(), recipe=replace(USUAL, epochs=3))
     store = Store(tmp_path)
-
-    def gone_on(damage: float = 1.0) -> dict[str, Tensor]:
-        again, passes, images = resumed(node, store, "fisher/", damage)
-        (anchor,) = again.anchors.values()
-        for name, weight in named(again).items():  # sums go by how values lie
-            assert anchor.start[name].stride() == anchor.fisher[name].stride() == weight.stride()
-        for _ in fit([again], passes, images, 16):
-            pass
-        return conclude(again, passes, images, 16)
-
-    from offramp.engine.trainee import pack
-
     with applied(NUMERICS):
-        trainee, passes, images = begin(node)
-        for number, _ in enumerate(fit([trainee], passes, images, 16), start=1):
-            if number == 1:
-                store.write_checkpoint(node.key, *pack(trainee))
-        whole = conclude(trainee, passes, images, 16)
-        assert equal(whole, gone_on())
-        assert not equal(whole, gone_on(damage=2.0))  # the control
+        whole, _ = to_its_end(*begin(node))
+        assert equal(whole, interrupted_run(node, 1, store)[0])
+        assert not equal(whole, interrupted_run(node, 1, store, "fisher/", 2.0)[0])  # the control
+        again, _, _ = resumed(node, store)
+    (anchor,) = again.anchors.values()
+    for name, weight in named(again).items():  # sums go by how values lie
+        assert anchor.start[name].stride() == anchor.fisher[name].stride() == weight.stride()
 
 
 def test_programs_with_it() -> None:

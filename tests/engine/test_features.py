@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from fit_runs import USUAL, begin, equal, resumed
+from fit_runs import USUAL, begin, equal, interrupted_run, to_its_end
 from one_step import ALL, Gradients, K, by_the_engine, ce, close, first_step, gradients_of, kl, node_of
 from torch import Tensor, nn
 
@@ -21,16 +21,15 @@ from longer import long
 from offramp.device import seeded
 from offramp.engine import auxiliary
 from offramp.engine.cost import exit_shares, live_macs
-from offramp.engine.fit import conclude, fit
 from offramp.engine.losses import LossContext, objective
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
-from offramp.engine.trainee import Trainee, pack
+from offramp.engine.trainee import Trainee
 from offramp.hashing import derive
 from offramp.nets import ExitNetwork, attach
 from offramp.nets.network import inside
 from offramp.parts import backbone, heads, path
-from offramp.phase import BEFORE, CE, LIVE, Features, Phase, Program, Unsolved, check, describe
+from offramp.phase import BEFORE, CE, LIVE, Features, Phase, Unsolved, check, describe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from support import NUMERICS, network, run_all, tiny_plan, tiny_study
@@ -203,26 +202,6 @@ def test_frozen_features_are_the_same_bits_however_they_are_had(
 # What adapters are, and what is left of them
 
 
-def test_an_adapter_is_drawn_by_seed_and_places() -> None:
-    def drawn(program: Program, seed: int = 42) -> dict[str, Tensor]:
-        node = replace(node_of(program), seed=seed)
-        net = network("digits-cnn")
-        return auxiliary.adapter_state(auxiliary.drawn_adapters(node.terms, node.seed, net), net)
-
-    def phase(*terms: Features) -> Program:
-        return (Phase("p", ALL, (CE(K), *terms), teacher=LIVE),)
-
-    state = torch.get_rng_state()
-    alone, more = drawn(phase(Features(1, 4))), drawn(phase(Features(3, 4), Features(1, 4)))
-    assert torch.equal(state, torch.get_rng_state())
-    assert alone and equal(alone, {name: more[name] for name in alone})
-    other = drawn(phase(Features(1, 4)), seed=7)
-    assert not any(torch.equal(alone[name], other[name]) for name in alone)
-    first, third = (more[f"adapter/blocks.{n}/blocks/weight"] for n in (0, 4))
-    assert first.shape == third.shape == (64, 32) and not torch.equal(first, third)
-    assert not drawn(phase(Features(4, 4)))
-
-
 def test_keys() -> None:
     """Without features, the two strategies are what they were before there were any."""
 
@@ -249,34 +228,29 @@ def test_keys() -> None:
 def test_a_checkpoint_holds_the_adapters(after: int, average: str, tmp_path: Path) -> None:
     recipe = replace(USUAL, epochs=3, select="best", average=average, average_every=1)
     node = replace(node_of(STRATEGIES["exit-ensemble"](K)), recipe=recipe)
-    store = Store(tmp_path)
-
-    def gone_on(damage: float = 1.0) -> tuple[dict[str, Tensor], list[object]]:
-        again, passes, images = resumed(node, store, "adapter/", damage)
-        for _ in fit([again], passes, images, 16):
-            pass
-        return conclude(again, passes, images, 16), list(again.rows)
-
     with applied(NUMERICS):
-        trainee, passes, images = begin(node)
-        for number, _ in enumerate(fit([trainee], passes, images, 16), start=1):
-            if number == after:
-                store.write_checkpoint(node.key, *pack(trainee))
-        whole, rows = conclude(trainee, passes, images, 16), list(trainee.rows)
-        other, other_rows = gone_on()
+        whole, rows = to_its_end(*begin(node))
+        other, other_rows = interrupted_run(node, after, Store(tmp_path))
         assert equal(whole, other) and rows == other_rows
-        assert not equal(whole, gone_on(1.01)[0]), "the control: adapters matter to the bits"
+        damaged, _ = interrupted_run(node, after, Store(tmp_path), "adapter/", 1.01)
+        assert not equal(whole, damaged), "the control: adapters matter to the bits"
 
 
-def test_an_adapter_begins_by_the_places_that_it_joins() -> None:
-    net = network("digits-cnn")
-    (phase,) = STRATEGIES["self-distillation"](K)
-    layers = auxiliary.drawn_adapters(phase.loss, 3, net)
-    assert layers.keys() == {(exit, K) for exit in range(1, K)}
+@pytest.mark.parametrize("exits", [(1, 2, 3), (3,), (3, 1), (4,)])
+def test_an_adapter_begins_by_the_places_that_it_joins(exits: tuple[int, ...]) -> None:
+    """And by the seed; the final exit has none onto itself."""
+    net, state = network("digits-cnn"), torch.get_rng_state()
+    layers = auxiliary.drawn_adapters(tuple(Features(exit, K) for exit in exits), 3, net)
+    assert torch.equal(state, torch.get_rng_state())
+    assert layers.keys() == {(exit, K) for exit in exits if exit < K}
     for (exit, onto), layer in layers.items():
         with seeded(derive(3, "adapter", net.places[exit - 1], net.places[onto - 1])):
             alike = nn.Linear(inside(net).width(exit), inside(net).width(onto))
         assert torch.equal(layer.weight, alike.weight) and torch.equal(layer.bias, alike.bias)
+    names = auxiliary.adapter_state(layers, net)
+    assert {n for n in names if "weight" in n} == {
+        f"adapter/{net.places[exit - 1]}/blocks/weight" for exit in exits if exit < K
+    }
 
 
 def test_nothing_is_left_of_adapters(tmp_path: Path) -> None:

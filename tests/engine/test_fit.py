@@ -101,8 +101,7 @@ def test_an_epoch_reads_train_shuffled_and_validation_in_order() -> None:
     with applied(NUMERICS):
         trainee, passes, images = begin(node)
         watch = Watch(passes)
-        for _ in fit([trainee], watch, images, 16):
-            pass
+        list(fit([trainee], watch, images, 16))
     train, validation = images.count("train"), images.count("validation")
     passes = list(rows_by_pass(watch.asked))
     assert [split for split, _ in passes] == ["train", "validation"] * 2
@@ -134,8 +133,7 @@ def test_training_reads_neither_calibration_nor_test(kind: Callable[..., Any]) -
     images = Recorded(tiny_data())
     with applied(NUMERICS):
         trainee, passes, _ = begin(node, images=images, passing=kind)
-        for _ in fit([trainee], passes, images, 16):
-            pass
+        list(fit([trainee], passes, images, 16))
         conclude(trainee, passes, images, 16)
     assert images.splits == {"train", "validation"}
 

@@ -79,8 +79,7 @@ def by_fit(
         weights = Weights(plan.net, trial.seed, done.__getitem__, CPU)
         for node in trial.resolved.nodes:
             trainee = enroll(node, weights, EXACT.fused_optimizer)
-            for _ in fit([trainee], Plain(images, [node], weights, BATCH), images, BATCH):
-                pass
+            list(fit([trainee], Plain(images, [node], weights, BATCH), images, BATCH))
             done[node.key] = handed_on(trainee, trained_state(trainee))
         resolved = trial.resolved
         return weights.assembled(resolved.final, resolved.owners, resolved.carry)

@@ -76,8 +76,7 @@ def test_the_monitor_is_the_phases_own_loss() -> None:
     weights_of = {first.key: train(first)[2]}
     with applied(NUMERICS):
         trainee, passes, images = begin(node, weights_of=weights_of)
-        for _ in fit([trainee], passes, images, 16):
-            pass
+        list(fit([trainee], passes, images, 16))
     place = trainee.net.places[0]
     entropies = [
         r.value
