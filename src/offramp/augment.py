@@ -70,8 +70,7 @@ class Augment:
     alternating_flip: bool = False
     pad: Literal["black", "reflect"] = "black"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -58,8 +58,7 @@ class CE:
     exit: Count
     weight: Weight = 1.0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,7 @@ class KD:
     temperature: Temperature = 3.0
     weight: Weight = 1.0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 @dataclass(frozen=True)
@@ -115,8 +113,7 @@ class MSE:
     teacher_exit: Exits
     weight: Weight = 1.0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 @dataclass(frozen=True)
@@ -150,8 +147,7 @@ class Features:
     weight: Weight = 1.0
     over: Literal["mean", "sum"] = "mean"
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 @dataclass(frozen=True)
@@ -182,8 +178,7 @@ class Gates:
     cost: Weight = 0.15
     weight: Weight = 1.0
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 @dataclass(frozen=True)
@@ -211,8 +206,7 @@ class EWC:
     weight: Weight = 1.0
     images: Count = 512
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 Term = CE | KD | MSE | Features | Gates | EWC
@@ -276,8 +270,7 @@ class Unsolved:
     hard: bool = True
     threshold: Share = 0.5
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 @dataclass(frozen=True)
@@ -303,8 +296,7 @@ class Survivors:
     threshold: Share = 0.8
     width: Annotated[float, Gt(0), Lt(math.inf)] = 0.05
 
-    def __post_init__(self) -> None:
-        check_fields(self)
+    __post_init__ = check_fields
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import io
 import pickle
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -101,70 +103,68 @@ def test_the_pickled_version_is_never_read(tmp_path: Path, snapshot: SnapshotAss
         assert refused(read, "cifar10", root) == snapshot
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "missing",
-        "empty",
-        "batch",
-        "names",
-        "short",
-        "archive",
-        "archive lacks",
-        "classes",
-        "archive bit",
-        "archive loop",
-        "archive bomb",
-        "label",
-        "link",
-    ],
-)
-def test_what_is_wrong_is_named(tmp_path: Path, case: str, snapshot: SnapshotAssertion) -> None:
+def cleared(root: Path) -> Path:
+    for path in root.iterdir():
+        path.unlink()
+    return root
+
+
+def tarred(*members: tarfile.TarInfo) -> bytes:
+    """An archive of a readme, and of what the heads of members say."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+        file.addfile(tarfile.TarInfo("cifar-10-batches-bin/readme.html"))
+        for member in members:
+            file.fileobj.write(member.tobuf())
+    return buffer.getvalue()
+
+
+def member(name: str, **about: Any) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    for field, value in about.items():
+        setattr(info, field, value)
+    return info
+
+
+def archived(content: bytes) -> Callable[[Path], object]:
+    return lambda root: (cleared(root) / "cifar-10-binary.tar.gz").write_bytes(content)
+
+
+def flip_a_bit(root: Path) -> None:
+    archive = packed(root, root.parent / "cifar-10-binary.tar.gz") / "cifar-10-binary.tar.gz"
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 0x81
+    root.mkdir()
+    (root / archive.name).write_bytes(content)
+
+
+TEST, FIRST = "test_batch.bin", "data_batch_1.bin"
+LINK = tarfile.SYMTYPE
+WRONG: dict[str, Callable[[Path], object]] = {
+    "missing": shutil.rmtree,
+    "empty": cleared,
+    "batch": lambda root: (root / "data_batch_3.bin").unlink(),
+    "names": lambda root: (root / "batches.meta.txt").unlink(),
+    "short": lambda root: (root / TEST).write_bytes((root / TEST).read_bytes()[:-10]),
+    "classes": lambda root: (root / "batches.meta.txt").write_bytes(b"\xff\xfe\n"),
+    "label": lambda root: (root / TEST).write_bytes(records(12, 6, 5)),
+    "link": lambda root: (root / TEST).symlink_to((root / TEST).rename(root.parent / "outside.bin")),
+    "archive": archived(b"not a tar file"),
+    "archive lacks": archived(tarred()),
+    "archive bit": flip_a_bit,
+    "archive loop": archived(
+        tarred(member(FIRST, type=LINK, linkname=TEST), member(TEST, type=LINK, linkname=FIRST))
+    ),
+    "archive bomb": archived(tarred(member(FIRST, size=2**40))),
+}
+
+
+@pytest.mark.parametrize("harm", WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_named(
+    tmp_path: Path, harm: Callable[[Path], object], snapshot: SnapshotAssertion
+) -> None:
     root = cifar10(tmp_path / "bin")
-    test = root / "test_batch.bin"
-    if case == "missing":
-        shutil.rmtree(root)
-    elif case == "empty":
-        for path in root.iterdir():
-            path.unlink()
-    elif case == "batch":
-        (root / "data_batch_3.bin").unlink()
-    elif case == "names":
-        (root / "batches.meta.txt").unlink()
-    elif case == "short":
-        test.write_bytes(test.read_bytes()[:-10])
-    elif case == "classes":
-        (root / "batches.meta.txt").write_bytes(b"\xff\xfe\n")
-    elif case == "archive bit":
-        archive = packed(root, tmp_path / "cifar-10-binary.tar.gz") / "cifar-10-binary.tar.gz"
-        content = bytearray(archive.read_bytes())
-        content[len(content) // 2] ^= 0x81
-        root.mkdir()
-        (root / archive.name).write_bytes(content)
-    elif case.startswith("archive"):
-        for path in root.iterdir():
-            path.unlink()
-        buffer = io.BytesIO()
-        with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-            file.addfile(tarfile.TarInfo("cifar-10-batches-bin/readme.html"))
-            for name, other in (
-                ("data_batch_1.bin", "test_batch.bin"),
-                ("test_batch.bin", "data_batch_1.bin"),
-            ):
-                link = tarfile.TarInfo(name)
-                if case == "archive loop":
-                    link.type, link.linkname = tarfile.SYMTYPE, other
-                    file.addfile(link)
-                elif case == "archive bomb":
-                    link.size = 2**40
-                    file.fileobj.write(link.tobuf())
-        content = b"not a tar file" if case == "archive" else buffer.getvalue()
-        (root / "cifar-10-binary.tar.gz").write_bytes(content)
-    elif case == "label":
-        test.write_bytes(records(12, 6, 5))
-    elif case == "link":
-        test.rename(tmp_path / "outside.bin")
-        test.symlink_to(tmp_path / "outside.bin")
+    harm(root)
     assert refused(small, "cifar10", root) == snapshot
 
 

@@ -67,19 +67,6 @@ def test_it_lies_in_the_cache_folder_and_never_among_the_data(root: Path, cache_
     assert manifest["files"]["a.png"][0] == 5
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"version": 99, "files": {}}', b"\xff"])
-def test_a_damaged_manifest_is_made_anew(root: Path, content: bytes) -> None:
-    file_hashes.digests(root, NAMES)
-    file_hashes.place(root).write_bytes(content)
-    assert file_hashes.digests(root, NAMES) == [sha(name) for name in NAMES]
-    assert json.loads(file_hashes.place(root).read_text())["files"].keys() == set(NAMES)
-
-
-def test_a_cache_folder_that_cannot_be_written_costs_time_alone(root: Path, cache_folder: Path) -> None:
-    (cache_folder / "offramp").write_text("in the way")
-    assert file_hashes.digests(root, NAMES) == [sha(name) for name in NAMES]
-
-
 def rewrite(path: Path, content: str) -> None:
     """As careful a swap as a user can make: as long, in the same file, at the same time."""
     state = path.stat()

@@ -163,12 +163,10 @@ def test_a_batch_is_scaled_as_its_images(snapshot: SnapshotAssertion) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"size": 0},
-        {"size": 10**6},
         {"size": 32, "resize": 16},
         {"resize": 16},
         {"size": 8, "resize": 9, "fit": "stretch"},
-        {"fit": "stretched"},
+        {"size": 10**6},
         {"channels": 2},
     ],
     ids=str,

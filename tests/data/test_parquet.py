@@ -174,26 +174,6 @@ def test_class_order_must_agree(folder: Path, snapshot: SnapshotAssertion) -> No
     assert refused(load, spec(folder)) == snapshot
 
 
-def test_gray_and_jpeg_images_become_three_channels(folder: Path) -> None:
-    gray = [png(p[..., 0]) for p in pixels(5, 1)]
-    jpeg = [png(p, "JPEG") for p in pixels(5, 2)]
-    write(folder / TEST, gray + jpeg, [0, 1] * 5)
-    images = load(spec(folder)).test.images
-    assert torch.equal(images[0, 0], torch.from_numpy(pixels(5, 1)[0, ..., 0]))
-    assert torch.equal(images[0, 0], images[0, 2])
-    decoded = np.asarray(Image.open(io.BytesIO(jpeg[0])).convert("RGB")).copy()
-    assert torch.equal(images[5], torch.from_numpy(decoded).permute(2, 0, 1))
-
-
-def test_exif_turns_an_image_upright(folder: Path) -> None:
-    exif, buffer = Image.Exif(), io.BytesIO()
-    exif[0x0112] = 6  # the stored image is to be turned clockwise
-    Image.fromarray(pixels(1, 2)[0]).save(buffer, "JPEG", exif=exif)
-    write(folder / TEST, [png(pixels(1, 2)[0], "JPEG"), buffer.getvalue()] * 5, [0, 1] * 5)
-    lying, upright = load(spec(folder)).test.images[:2]
-    assert torch.equal(upright, lying.rot90(-1, (1, 2))) and not torch.equal(upright, lying)
-
-
 def test_files_that_another_decoder_refused_or_read_in_another_way(folder: Path) -> None:
     """torchvision's decoder, until 0.28: it refused 16 bits and animations, turned no WebP by its EXIF
     data, and gave what a GIF makes transparent the color of its background."""
@@ -212,19 +192,12 @@ def test_files_that_another_decoder_refused_or_read_in_another_way(folder: Path)
         "animation": (encoded(palette, "GIF", save_all=True, append_images=[other]), palette),
         "turned": (encoded(still, "WEBP", lossless=True, exif=exif), still.rotate(-90)),
         "transparent": (encoded(palette, "GIF", transparency=3), palette),
+        "gray": (encoded(still.convert("L"), "PNG"), still.convert("L")),
     }
     files, images = zip(*first.values(), strict=True)
-    write(folder / TEST, list(files), [0, 1, 0, 1])
+    write(folder / TEST, list(files), [0, 1, 0, 1, 0])
     expected = torch.stack([torch.from_numpy(np.array(i.convert("RGB"))) for i in images])
     assert torch.equal(load(spec(folder)).test.images, expected.permute(0, 3, 1, 2))
-
-
-def test_large_images_are_decoded_alike_by_threads(folder: Path) -> None:
-    big = pixels(10, 3, size=64)
-    for name, n in ((TRAIN, 40), (TEST, 10)):
-        write(folder / name, [png(big[i % 10]) for i in range(n)], [i % 2 for i in range(n)])
-    images = load(spec(folder)).test.images
-    assert torch.equal(images, torch.from_numpy(big).permute(0, 3, 1, 2))
 
 
 def last_image(file: bytes | None) -> Callable[[Path], None]:

@@ -200,10 +200,8 @@ def test_a_mixed_group_counts_with_the_class_it_shows_most() -> None:
 
 def test_groups_too_large_to_hold_out(snapshot: SnapshotAssertion) -> None:
     labels = torch.arange(200) % 2
-    assert (
-        refused(hold_out, labels, ("test",), 0, groups=[str(label) for label in labels.tolist()])
-        == snapshot
-    )
+    groups = list(map(str, labels.tolist()))
+    assert refused(hold_out, labels, ("test",), 0, groups=groups) == snapshot
 
 
 def test_a_hash_takes_its_share_of_each_class_whatever_the_order(snapshot: SnapshotAssertion) -> None:

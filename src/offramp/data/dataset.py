@@ -20,6 +20,7 @@ from offramp.data.images.dataset_images import DatasetImages
 from offramp.data.images.files import Files, StoredImages
 from offramp.data.images.geometry import Geometry
 from offramp.data.views import cut_out
+from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
 from offramp.inputs import Shape, is_text
 from offramp.labels import several
@@ -303,12 +304,7 @@ class Data:
     @property
     def splits(self) -> dict[str, Split | FileSplit]:
         """The four splits by name."""
-        return {
-            "train": self.train,
-            "validation": self.validation,
-            "calibration": self.calibration,
-            "test": self.test,
-        }
+        return {name: getattr(self, name) for name in SPLITS}
 
     @property
     def images_an_epoch(self) -> dict[str, int]:

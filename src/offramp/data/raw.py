@@ -15,6 +15,7 @@ from torch import Tensor
 
 from offramp.data.images.files import StoredImages, pixel_digest
 from offramp.data.images.geometry import Geometry
+from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError, kind_of
 from offramp.labels import several
 
@@ -54,10 +55,11 @@ class RawSplit:
     def __post_init__(self) -> None:
         if not isinstance(self.labels, Tensor) or self.labels.dim() not in (1, 2):
             raise OfframpError("labels must be a tensor [N]; give one class number an image")
-        form = ("torch.uint8 of 0 and 1", torch.uint8) if several(self.labels) else ("", torch.int64)
-        if self.labels.dtype != form[1]:
-            what = form[0] or "torch.int64 class numbers"
-            raise OfframpError(f"labels are {self.labels.dtype}; give {what}")
+        dtype, what = torch.int64, "class numbers"
+        if several(self.labels):
+            dtype, what = torch.uint8, "of 0 and 1"
+        if self.labels.dtype != dtype:
+            raise OfframpError(f"labels are {self.labels.dtype}; give {dtype} {what}")
         if not len(self.labels):
             raise OfframpError("a split holds no images; give it at least one")
         count = len(self.labels)
@@ -123,12 +125,7 @@ class RawData:
     @property
     def splits(self) -> dict[str, RawSplit]:
         """The splits that are there, by name."""
-        every = {
-            "train": self.train,
-            "validation": self.validation,
-            "calibration": self.calibration,
-            "test": self.test,
-        }
+        every = {name: getattr(self, name) for name in SPLITS}
         return {name: split for name, split in every.items() if split is not None}
 
 

@@ -206,14 +206,8 @@ class Derived:
         self._cache = cache
         self._inputs = {node.key: frozen_inputs(node) for node in nodes}
         self._teachers = {node.key: teacher_logits(node) for node in nodes}
-        everything = [*self._inputs.values(), *self._teachers.values()]
-        self._nets = weights.frozen(union(v for values in everything for v in values.values()))
-        self._below = {
-            key: {
-                a for values in (inputs, self._teachers[key]) for v in values.values() for a in v.chain
-            }
-            for key, inputs in self._inputs.items()
-        }
+        self._nets = weights.frozen(union(value for node in nodes for value in reads_of(node)))
+        self._below = {node.key: {a for v in reads_of(node) for a in v.chain} for node in nodes}
         self._ran: dict[FrozenValue, int] = {}  # MACs not charged to a node yet
         self._readers = set(self._inputs)  # the nodes that they were run for
         self._macs = dict.fromkeys(self._inputs, 0.0)

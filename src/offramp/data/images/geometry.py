@@ -7,17 +7,15 @@ machine and number of threads.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, assert_never, get_args
+from typing import Literal, assert_never
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from offramp.data.images.files import as_mode, pixels
-from offramp.data_spec import Fit
-from offramp.errors import OfframpError, nearest
-
-LARGEST = 16_384  # pixels a side, as of `offramp.preprocessing`: 800 MB an image
+from offramp.data_spec import Fit, Pixels
+from offramp.errors import OfframpError, check_fields
 
 
 @dataclass(frozen=True)
@@ -34,15 +32,13 @@ class Geometry:
         OfframpError: for numbers that fit no image.
     """
 
-    size: int | None = None
-    resize: int | None = None
+    size: Pixels | None = None
+    resize: Pixels | None = None
     fit: Fit = "crop"
     channels: Literal[1, 3] | None = None
 
     def __post_init__(self) -> None:
-        for name, side in (("size", self.size), ("resize", self.resize)):
-            if side is not None and not 1 <= side <= LARGEST:
-                raise OfframpError(f"data.{name} is {side}; give 1 to {LARGEST} pixels")
+        check_fields(self)
         if self.resize is not None:
             if self.size is None or self.fit != "crop":
                 raise OfframpError("data.resize goes with data.size and fit: crop; leave it out")
@@ -51,10 +47,6 @@ class Geometry:
                     f"data.resize {self.resize} is less than data.size {self.size}; "
                     "a crop cannot be larger than the image"
                 )
-        if self.fit not in get_args(Fit):
-            raise OfframpError(f"data.fit cannot be '{self.fit}'{nearest(self.fit, get_args(Fit))}")
-        if self.channels not in (None, 1, 3):
-            raise OfframpError(f"data.channels is {self.channels}; give 1 or 3")
 
     def of(self, image: Image.Image | Tensor) -> Tensor:
         """One RGB or L image as [C, H, W] uint8; one [C, H, W] that is not a picture as `of_batch`."""
