@@ -99,6 +99,24 @@ def step(module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> T
     return logits
 
 
+def trains_as(trunk: Trunk, whole: nn.Module, x: Tensor) -> bool:
+    """Whether the logits of a step, and all weights and buffers after it, are the whole module's."""
+    expected = step(whole.train(), whole, x)
+    logits = step(trunk.module, lambda x: run(train(trunk, True), x), x)
+    return torch.equal(logits, expected) and same_state(whole, trunk.module)
+
+
+def draws_by_its_clock(trunk: Trunk, x: Tensor) -> bool:
+    """Whether noise is that of the step, whatever else drew before, and another at the next step."""
+
+    def logits(step: int) -> Tensor:
+        trunk.clock.tick(1, 0, step)
+        torch.rand(3)
+        return run(train(trunk, True), x)
+
+    return torch.equal(logits(0), logits(0)) and not torch.equal(logits(0), logits(1))
+
+
 def same_state(a: nn.Module, b: nn.Module) -> bool:
     left, right = a.state_dict(), b.state_dict()
     return list(left) == list(right) and all(torch.equal(left[n], right[n]) for n in left)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from network_kit import identity_of
 from torch import Tensor
 from torch.nn.functional import conv2d
 
 from offramp.data.dataset import normalize
 from offramp.nets import NetSpec, build
 from offramp.nets.backbones.airbench import whitening
-from offramp.nets.network import inside, redrawn
+from offramp.nets.network import redrawn
 from offramp.study.run.trials import assemble, blank_network, load_network
 from support import CPU, network, run_all, tiny_data, tiny_plan, tiny_study
 from wording import refusal
@@ -102,4 +103,4 @@ def test_weights_from_a_file_bring_their_own_whitening(tmp_path: Path) -> None:
 def test_a_width_may_be_written_as_a_number() -> None:
     shape = (3, 16, 16)
     nets = [build(NetSpec("airbench", options=(("width", w),)), shape, 10, 0) for w in (93, "93")]
-    assert inside(nets[0]).facts.identity == inside(nets[1]).facts.identity
+    assert identity_of(nets[0]) == identity_of(nets[1])

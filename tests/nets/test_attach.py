@@ -10,7 +10,7 @@ from threading import Lock
 import pytest
 import timm
 import torch
-from network_kit import CLASSES, images, same, shift, state
+from network_kit import CLASSES, identity_of, images, same, shift, state
 from torch import nn
 
 import offramp
@@ -60,9 +60,9 @@ def test_a_function_in_a_users_file(tmp_path):
     net = net_of("make", width=6)
     assert inside(net).state(Part("segment", 1))["0.weight"].shape == (6, 3, 3, 3)
     assert inside(net).redrawable and same(state(redrawn(net, 1)), state(net))
-    assert str(tmp_path) not in json.dumps(inside(net).facts.identity)
+    assert str(tmp_path) not in json.dumps(identity_of(net))
     file.write_text(FILE + "# changed\n")
-    assert inside(net_of("make", width=6)).facts.identity != inside(net).facts.identity
+    assert identity_of(net_of("make", width=6)) != identity_of(net)
     for function, options, token in (
         ("make", {"wdith": 3}, "'width'"),
         ("wrong", {}, "tuple"),
@@ -125,35 +125,25 @@ def test_attaching_to_a_plain_module(taps):
     weights = copy.deepcopy(module.state_dict())
     net = attach(module, taps, (3, 16, 16), seed=4)
     assert net.classes == CLASSES
-    assert same(inside(net).trunks[0].module.state_dict(), weights)
+    assert same(net.backbone.state_dict(), weights)
     x = images(net)
     assert torch.equal(net.eval()(x)[-1], module.eval()(x))
     shift(net)
     assert same(module.state_dict(), weights)
     assert not inside(net).redrawable
-    assert same(
-        inside(redrawn(net, 9)).trunks[0].module.state_dict(), inside(net).trunks[0].module.state_dict()
-    )
+    assert same(redrawn(net, 9).backbone.state_dict(), net.backbone.state_dict())
 
 
 def test_the_identity_of_an_attached_module_is_its_code_and_weights():
-    module = Residual()
-    nets = [attach(module, taps, (3, 16, 16)) for taps in (["stem"], 2)]
-    assert inside(nets[0]).facts.identity == inside(nets[1]).facts.identity
-    assert set(inside(nets[0]).facts.identity) == {"code", "state", "input_shape"}
-    json.dumps(inside(nets[0]).facts.identity)
+    module, longer = Residual(), Residual()
     other = copy.deepcopy(module)
     other.scale.add_(1)
-    assert (
-        inside(attach(other, 1, (3, 16, 16))).facts.identity["state"]
-        != inside(nets[0]).facts.identity["state"]
-    )
-    longer = Residual()
     longer.stem.append(nn.ReLU())
-    assert (
-        inside(attach(longer, 1, (3, 16, 16))).facts.identity["code"]
-        != inside(nets[0]).facts.identity["code"]
+    usual, of_other, of_longer = (
+        identity_of(attach(m, 1, (3, 16, 16))) for m in (module, other, longer)
     )
+    assert set(usual) == {"code", "state", "input_shape"} and json.dumps(usual)
+    assert of_other["state"] != usual["state"] and of_longer["code"] != usual["code"]
 
 
 def test_attaching_to_a_module_that_cannot_be_traced():
@@ -163,9 +153,9 @@ def test_attaching_to_a_module_that_cannot_be_traced():
     assert net.places == ("stem", "last")
     x = images(net)
     assert torch.equal(net.eval()(x)[-1], module.eval()(x))
-    assert same(inside(copy.deepcopy(net)).trunks[0].module.state_dict(), module.state_dict())
+    assert same(copy.deepcopy(net).backbone.state_dict(), module.state_dict())
     split = attach(module, [["stem", "last"], ["pool", "drop", "head"]], (3, 16, 16))
-    assert inside(split).facts.identity == inside(net).facts.identity
+    assert identity_of(split) == identity_of(net)
 
 
 def test_attaching_to_a_transformer_keeps_its_weights():

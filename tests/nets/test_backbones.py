@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from network_kit import every_backbone, parts
+from network_kit import every_backbone, identity_of, images, parts
 from torch import nn
 
 from longer import long, long_where
@@ -63,11 +63,6 @@ def untraced(name, options=()):
     return drawn_module(make, SEED, "initial")
 
 
-def images(name, count=6):
-    shape = BACKBONES[name].input_shape
-    return torch.randn(count, *shape, generator=torch.Generator().manual_seed(0))
-
-
 def composed(net, x):
     """The final exit, through the pieces and without the heads."""
     *segments, _, body = inside(net).path(net.exits)
@@ -86,7 +81,7 @@ def test_taps_are_there_in_order_and_each_exit_has_its_logits(name, options):
     macs = list(itertools.accumulate(net.macs(part) for part in path(net.exits)[:-1]))
     assert macs == sorted(macs)
     for mode in (True, False):
-        logits = net.train(mode)(images(name))
+        logits = net.train(mode)(images(net, 6))
         assert [tuple(z.shape) for z in logits] == [(6, CLASSES)] * net.exits
 
 
@@ -94,7 +89,7 @@ def test_taps_are_there_in_order_and_each_exit_has_its_logits(name, options):
 def test_pieces_compute_what_the_untraced_module_does(name, options):
     """Bit for bit, in eval mode and through a training step, buffers and dropout included."""
     net, whole = network(name, options).train(), untraced(name, options).train()
-    x = images(name)
+    x = images(net, 6)
     labels = torch.arange(6) % CLASSES
     for model, run in ((whole, whole), (net, functools.partial(composed, net))):
         torch.manual_seed(9)
@@ -104,7 +99,7 @@ def test_pieces_compute_what_the_untraced_module_does(name, options):
             nn.functional.cross_entropy(run(x), labels).backward()
             optimizer.step()
     expected = whole.state_dict()
-    trained = inside(net).trunks[0].module.state_dict()
+    trained = net.backbone.state_dict()
     assert expected.keys() == trained.keys()
     for key, tensor in expected.items():
         assert torch.equal(tensor, trained[key]), key
@@ -118,7 +113,7 @@ def test_parts_divide_the_state_among_them(name, options):
     names = [key for part in path(net.exits) for key in inside(net).state(part)]
     assert len(names) == len(set(names))
     assert set(names) == untraced(name, options).state_dict().keys()
-    live = inside(net).trunks[0].module.state_dict(keep_vars=True)
+    live = net.backbone.state_dict(keep_vars=True)
     assert all(t is live[key] for part in path(net.exits) for key, t in inside(net).state(part).items())
     trained = [id(p) for part in parts(net) for p in inside(net).parameters_of(part)]
     assert sorted(trained) == sorted(id(p) for p in net.parameters())
@@ -142,7 +137,7 @@ def test_upstream_checkpoints_fit(name):
         if not key.startswith(own_names)
     }
     net = network(name)
-    trunk = inside(net).trunks[0].module
+    trunk = net.backbone
     own = {k: v for k, v in trunk.state_dict().items() if k.startswith(own_names)}
     trunk.load_state_dict(checkpoint | own, strict=True)
     first = next(iter(inside(net).state(Part("segment", 1)).items()))
@@ -176,7 +171,7 @@ def fvcore_macs(model, x):
 @every_variant
 def test_costs_agree_with_another_counter(name, options):
     net = network(name, options).eval()
-    tensors = (images(name, 1),)
+    tensors = (images(net, 1),)
     with torch.no_grad():
         for i in range(1, net.exits + 1):
             counted = fvcore_macs(Alone(inside(net).segment(i), net), tensors)
@@ -185,7 +180,7 @@ def test_costs_agree_with_another_counter(name, options):
             head = nn.Sequential(inside(net).head_pool(i), Alone(inside(net).head_body(i), net))
             assert net.macs(Part("head", i)) == pytest.approx(fvcore_macs(head, tensors), rel=0.01)
         whole = untraced(name, options).eval()
-        total = fvcore_macs(whole, (images(name, 1),))
+        total = fvcore_macs(whole, (images(net, 1),))
     assert sum(net.macs(part) for part in path(net.exits)) == pytest.approx(total, rel=0.01)
     assert total > 0
     count = sum(inside(net).parameter_count(part) for part in path(net.exits))
@@ -229,7 +224,7 @@ def test_smaller_stems_keep_more_pixels_and_the_names(name):
     assert 3 * macs["imagenet"] < macs["small"]
     if "medium" in macs:
         assert 9 * macs["imagenet"] < 3 * macs["medium"] < macs["small"]
-    assert inside(nets["imagenet"]).facts.identity != inside(nets["small"]).facts.identity
+    assert identity_of(nets["imagenet"]) != identity_of(nets["small"])
 
 
 def test_the_papers_layers():
@@ -237,7 +232,7 @@ def test_the_papers_layers():
 
     def layers_up_to(net, exit, kind):
         """Layers of `kind` on the way to an exit, shortcuts left out."""
-        modules = dict(inside(net).trunks[0].module.named_modules())
+        modules = dict(net.backbone.named_modules())
         used = {
             key.rpartition(".")[0]
             for i in range(1, exit + 1)
@@ -264,11 +259,3 @@ def test_mobilenetv2_exits_at_quarters_of_the_macs():
     total = sum(net.macs(part) for part in path(net.exits))
     reached = itertools.accumulate(net.macs(Part("segment", i)) for i in (1, 2, 3))
     assert [r / total for r in reached] == pytest.approx([0.25, 0.5, 0.75], abs=0.02)
-
-
-@every_backbone
-def test_building_leaves_the_generator_alone(name):
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    build(NetSpec(name), BACKBONES[name].input_shape, CLASSES, SEED)
-    assert torch.equal(before, torch.get_rng_state())

@@ -24,9 +24,9 @@ VECTORS = [(24,)]
 PAPER = HeadSpec()
 
 
-def make(shape, default=PAPER, classes=7, clock=None, **overrides):
+def make(shape, default=PAPER, **overrides):
     spec = resolve(default, overrides, shape, "exit 1")
-    return new_head(spec, shape, classes, "exits.x", clock or Clock())
+    return new_head(spec, shape, 7, "exits.x", Clock())
 
 
 def kinds(module: nn.Module) -> list[str]:
@@ -136,9 +136,8 @@ def test_tokens_are_averaged_or_the_first_is_read():
     x = torch.randn(2, 9, 24)
     assert torch.equal(make((9, 24)).pool(x), x.mean(1))
     assert torch.equal(make((9, 24), tokens="class").pool(x), x[:, 0])
-    assert torch.equal(
-        make((16, 8, 8), kind="linear").pool(x := torch.randn(2, 16, 8, 8)), x.mean((2, 3))
-    )
+    maps = torch.randn(2, 16, 8, 8)
+    assert torch.equal(make((16, 8, 8), kind="linear").pool(maps), maps.mean((2, 3)))
 
 
 def test_channels_last_maps_are_recognized():
@@ -162,32 +161,9 @@ def test_every_kind_that_reads_maps_keeps_how_they_lie(kind):
 def test_equal_heads_have_equal_specs():
     assert resolve(paper_head(1), {}, (16, 2, 2), "e") == resolve(paper_head(3), {}, (16, 2, 2), "e")
     assert resolve(paper_head(1), {}, (16, 8, 8), "e") != resolve(paper_head(3), {}, (16, 8, 8), "e")
-    linear = [
-        resolve(paper_head(k, width=w), {"kind": "linear"}, (9, 9, 9), "e")
-        for k, w in ((1, 64), (3, 128))
-    ]
-    assert linear[0] == linear[1]
-    assert hash(linear[0]) == hash(linear[1])
-
-
-def test_dropout_draws_from_the_clock():
-    clock = Clock()
-    head = make((16, 8, 8), clock=clock).train()
-    other = make((16, 8, 8), clock=clock).train()
-    other.body.dropout.name = "exits.y.dropout"
-    other.load_state_dict(head.state_dict())
-    x = torch.randn(4, 16, 8, 8)
-
-    def run(head, step):
-        clock.tick(42, 0, step)
-        torch.rand(step + 1)  # what else drew before does not matter
-        return head(x)
-
-    again = run(head, 3)
-    torch.rand(5)
-    assert torch.equal(run(head, 3), again)
-    assert not torch.equal(run(head, 4), again)
-    assert not torch.equal(run(other, 3), again)
+    papers = paper_head(1, width=64), paper_head(3, width=128)
+    first, third = (resolve(paper, {"kind": "linear"}, (9, 9, 9), "e") for paper in papers)
+    assert first == third and hash(first) == hash(third)
 
 
 def test_a_stopped_clock_leaves_the_generator_alone():
@@ -245,12 +221,8 @@ def test_a_new_kind_is_one_entry_and_nothing_stands_for_another(monkeypatch, sna
     assert kinds(head.body) == ["Squared", "Linear"]  # and not the layers of an MLP
     (help,) = [line for line in heads.explained() if line.startswith("`squared`")]
     assert help.endswith("Settings: `layout`.")
-    net = attach(
-        nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5)),
-        ["0"],
-        (3, 8, 8),
-        head="squared",
-    )
+    layers = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(64, 5)
+    net = attach(nn.Sequential(*layers), ["0"], (3, 8, 8), head="squared")
     assert kinds(inside(net).heads[0].body) == ["Squared", "Linear"]
     section = ExitsSpec.model_validate({"taps": 1, "head": {"kind": "squared"}})  # of a study file
     assert section.head == {"kind": "squared"}

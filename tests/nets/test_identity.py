@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from network_kit import CLASSES, images, shift
+from network_kit import CLASSES, identity_of, images, shift
 from torch import nn
 
 import offramp
@@ -25,7 +25,7 @@ SHAPE = (3, 8, 8)
 
 
 class Plain(nn.Module):
-    """Can be traced; `scale` is a number that no repr shows."""
+    """Can be traced; `scale` is a number, or a tensor and no buffer, that no repr shows."""
 
     def __init__(self, pool=None, scale=2.0):
         super().__init__()
@@ -63,15 +63,6 @@ class Attention(nn.Module):
         return self.fc((x + self.attend(x, x, x, need_weights=False)[0]).mean(1))
 
 
-def identity_of(net):
-    return inside(net).facts.identity
-
-
-def with_weights_of(module, other):
-    module.load_state_dict(other.state_dict())
-    return module
-
-
 @pytest.mark.parametrize(
     ("module", "other", "taps"),
     [
@@ -88,7 +79,7 @@ def with_weights_of(module, other):
     ids=["padding counts", "ceil mode", "a number in forward", "attention heads", "by names"],
 )
 def test_settings_that_no_repr_shows_identify_a_module(module, other, taps):
-    with_weights_of(other, module)
+    other.load_state_dict(module.state_dict())
     nets = [attach(m, taps, SHAPE) for m in (module, other, copy.deepcopy(module).eval())]
     x = images(nets[0])
     with torch.no_grad():
@@ -251,17 +242,6 @@ class Parted(nn.Module):
         return x[0] if isinstance(x, tuple) else x
 
 
-class Gained(Plain):
-    """Reads a tensor that is neither parameter nor buffer."""
-
-    def __init__(self, gain):
-        super().__init__()
-        self.gain = torch.tensor(gain)
-
-    def forward(self, x):
-        return super().forward(x * self.gain)
-
-
 @torch.fx.wrap
 def wrapped(x):
     return x * FACTOR
@@ -273,8 +253,8 @@ class Wrapped(Plain):
 
 
 def test_a_tensor_that_a_traced_forward_reads_identifies_it():
-    module, other = Gained(1.0), Gained(-1.0)
-    with_weights_of(other, module)
+    module, other = (Plain(scale=torch.tensor(gain)) for gain in (1.0, -1.0))
+    other.load_state_dict(module.state_dict())
     nets = [attach(m, ["a"], SHAPE, head="linear") for m in (module, copy.deepcopy(module), other)]
     identities = [identity_of(net) for net in nets]
     assert identities[0] == identities[1]
@@ -295,7 +275,7 @@ def test_an_activation_of_a_torch_layer_identifies_it():
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(12, 2, 8, activation=activation, batch_first=True)
         module = nn.Sequential(nn.Embedding(5, 12), layer, nn.Flatten(), nn.Linear(48, CLASSES))
-        return inside(attach(module, ["0"], (4,), head="linear")).facts.identity["code"]
+        return identity_of(attach(module, ["0"], (4,), head="linear"))["code"]
 
     codes = [code_of(f) for f in (F.relu, "relu", torch.tanh, torch.tanh, torch.sigmoid)]
     assert codes[0] == codes[1] and codes[2] == codes[3] and len(set(codes)) == 3
@@ -325,22 +305,20 @@ def test_fit_begins_from_the_weights_as_they_are(tmp_path):
     net = attach(module, ["a"], SHAPE, head="linear")
     before = dict(identity_of(net))
     first = fit(net, tmp_path)
-    assert close(inside(first.net).trunks[0].module.state_dict(), module.state_dict())
+    assert close(first.net.backbone.state_dict(), module.state_dict())
     other = Plain().state_dict()
-    inside(net).trunks[0].module.load_state_dict(other)
+    net.backbone.load_state_dict(other)
     second = fit(net, tmp_path)  # the same store: what was trained from other weights is not found
-    assert close(inside(second.net).trunks[0].module.state_dict(), other)
-    assert not close(inside(second.net).trunks[0].module.state_dict(), module.state_dict())
+    assert close(second.net.backbone.state_dict(), other)
+    assert not close(second.net.backbone.state_dict(), module.state_dict())
     assert identity_of(net) == before  # fit leaves the network alone
 
 
 def test_a_fitted_network_can_be_fitted_further(tmp_path):
     first = fit(attach(Plain(), ["a"], SHAPE, head="linear"), tmp_path).net
-    shift(inside(first).trunks[0].module)
+    shift(first.backbone)
     second = fit(first, tmp_path).net
-    assert close(
-        inside(second).trunks[0].module.state_dict(), inside(first).trunks[0].module.state_dict()
-    )
+    assert close(second.backbone.state_dict(), first.backbone.state_dict())
 
 
 @pytest.mark.parametrize("taps", [["0"], [["0", "1"], ["2", "3", "4"]]])
@@ -359,9 +337,9 @@ def test_settings_that_are_changed_since_are_another_network(taps):
 
 
 def test_a_plain_tensor_that_is_changed_since_is_another_network():
-    net = attach(Gained(1.0), ["a"], SHAPE, head="linear")
+    net = attach(Plain(scale=torch.tensor(1.0)), ["a"], SHAPE, head="linear")
     assert identity_of(identified(net)) == identity_of(net)
-    net.backbone.gain.neg_()
+    net.backbone.scale.neg_()
     assert identity_of(identified(net)) != identity_of(net)
 
 
@@ -433,7 +411,7 @@ def test_what_a_users_file_imports_is_part_of_the_identity(tmp_path, monkeypatch
         importlib.invalidate_caches()
         monkeypatch.setattr(sys, "dont_write_bytecode", True)
         spec = NetSpec(f"{tmp_path / 'mine.py'}:make", taps=1)
-        return inside(build(spec, SHAPE, CLASSES, seed)).facts.identity
+        return identity_of(build(spec, SHAPE, CLASSES, seed))
 
     usual = identity("nn.ReLU()", "pass")
     assert identity("nn.ReLU()", "pass", seed=2) == usual
@@ -447,15 +425,11 @@ def test_a_tensor_that_a_users_file_imports_is_part_of_the_identity(tmp_path, mo
     monkeypatch.setattr(torch, "its_number", 2.0, raising=False)
     (tmp_path / "mine.py").write_text(WITH_A_CONSTANT)
 
-    def identity():
-        return inside(
-            build(NetSpec(f"{tmp_path / 'mine.py'}:make", taps=0), SHAPE, CLASSES, 1)
-        ).facts.identity
-
-    usual = identity()
-    assert identity() == usual
+    spec = NetSpec(f"{tmp_path / 'mine.py'}:make", taps=0)
+    usual, again = (identity_of(build(spec, SHAPE, CLASSES, 1)) for _ in range(2))
     monkeypatch.setattr(torch, "its_number", 3.0)
-    other = identity()
+    other = identity_of(build(spec, SHAPE, CLASSES, 1))
+    assert usual == again
     assert [key for key in usual if usual[key] != other[key]] == ["constants"]
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from partition_cases import images, parts, run, same_state, step, train
+from partition_cases import draws_by_its_clock, images, parts, run, same_state, train, trains_as
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from offramp.nets import attach
-from offramp.nets.cut.partition import Trunk, cut, cut_by_names
+from offramp.nets.cut.partition import cut, cut_by_names
 from wording import refusal
 
 IMAGE = (3, 8, 8)
@@ -117,9 +117,7 @@ def test_cut_networks_train_as_whole_ones(between, taps: list[str]) -> None:
     trunk = cut(copy.deepcopy(whole), IMAGE, taps, final)
     for count in (5, 2):  # neither is a batch size that the cut has seen alone
         x = images(IMAGE, count)
-        expected = step(whole.train(), whole, x)
-        assert torch.equal(step(trunk.module, lambda x: run(train(trunk, True), x), x), expected)
-    assert same_state(whole, trunk.module)
+        assert trains_as(trunk, whole, x)
     assert torch.equal(run(train(trunk, False), x), whole.eval()(x))
 
 
@@ -373,10 +371,7 @@ class TestUntraceable:
         trunk = cut_by_names(copy.deepcopy(whole), self.names, IMAGE)
         assert trunk.places == ("act", "b")
         assert trunk.shapes == ((4, 6, 6), (4, 4, 4))
-        x = images(IMAGE)
-        expected = step(whole.train(), whole, x)
-        assert torch.equal(step(trunk.module, lambda x: run(train(trunk, True), x), x), expected)
-        assert same_state(whole, trunk.module)
+        assert trains_as(trunk, whole, images(IMAGE))
         assert "b.weight" in trunk.segments[1].state()
 
     def test_gradients_that_names_of_submodules_change_are_named(self) -> None:
@@ -391,14 +386,7 @@ class TestUntraceable:
         assert not cut_by_names(Untraceable(), self.names, IMAGE).wrong_gradients
 
     def test_its_noise_follows_the_clock(self) -> None:
-        def logits(trunk: Trunk, now: tuple[int, int, int]) -> Tensor:
-            trunk.clock.tick(*now)
-            torch.rand(3)
-            return run(train(trunk, True), images(IMAGE))
-
-        trunk = cut_by_names(Untraceable(), self.names)
-        assert torch.equal(logits(trunk, (1, 0, 0)), logits(trunk, (1, 0, 0)))
-        assert not torch.equal(logits(trunk, (1, 0, 0)), logits(trunk, (1, 0, 1)))
+        assert draws_by_its_clock(cut_by_names(Untraceable(), self.names), images(IMAGE))
 
     def test_what_is_listed_twice_draws_twice(self) -> None:
         """One dropout between all layers, in two pieces or in one: as in a plain forward."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 from network_kit import places
-from partition_cases import images, run, same_state, step, train
+from partition_cases import draws_by_its_clock, images, run, train, trains_as
 from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
@@ -75,19 +75,13 @@ def test_a_choice_by_size_is_cut_exactly(taps: list[str]) -> None:
     assert trunk.places == (*taps, "b2")
     for count in (5, 2, 1):
         x = images(IMAGE, count)
-        expected = step(whole.train(), whole, x)
-        assert torch.equal(step(trunk.module, lambda x: run(train(trunk, True), x), x), expected)
-    assert same_state(whole, trunk.module)  # counters of batches among it
+        assert trains_as(trunk, whole, x)  # counters of batches among its state
     assert torch.equal(run(train(trunk, False), x), whole.eval()(x))
     trunk.segments[0].train(True)  # a frozen segment stands still
     before = copy.deepcopy(trunk.module.state_dict())
     trunk.segments[1](*trunk.segments[0](x))
-    moved = {
-        name
-        for name, tensor in trunk.module.state_dict().items()
-        if not torch.equal(tensor, before[name])
-    }
-    assert not any(name.startswith("b2") for name in moved)
+    after = trunk.module.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in after if name.startswith("b2"))
 
 
 def test_its_places_cost_what_they_cost_fx() -> None:
@@ -103,15 +97,7 @@ def test_its_places_cost_what_they_cost_fx() -> None:
 
 
 def test_its_noise_follows_the_clock() -> None:
-    trunk = train(cut(Noisy(), IMAGE, ["b1"]), True)
-
-    def logits(now: tuple[int, int, int]) -> Tensor:
-        trunk.clock.tick(*now)
-        torch.rand(3)
-        return run(trunk, images(IMAGE))
-
-    assert torch.equal(logits((1, 0, 0)), logits((1, 0, 0)))
-    assert not torch.equal(logits((1, 0, 0)), logits((1, 0, 1)))
+    assert draws_by_its_clock(cut(Noisy(), IMAGE, ["b1"]), images(IMAGE))
 
 
 class Named(Sized):
