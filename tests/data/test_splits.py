@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from pictures import refused
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.data.splits import by_hash, hold_out, stratified, together
+from offramp.data.raw import RawData, RawSplit
+from offramp.data.splits import by_hash, choose, hold_out, stratified, together, with_test_split
+from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError
 
 ALL = ("validation", "calibration", "test")
@@ -196,6 +198,19 @@ def test_a_mixed_group_counts_with_the_class_it_shows_most() -> None:
     groups = [f"mixed {row // 3}" for row in range(120)] + [f"pure {row}" for row in range(60)]
     parts = hold_out(labels, ("test",), 0, groups=groups)
     assert torch.bincount(labels[parts["test"]]).tolist() == [18, 9 + 13]
+
+
+def test_groups_of_train_stay_whole_when_test_images_without_any_join_them() -> None:
+    def split(groups: Sequence[str] | None, images: int) -> RawSplit:
+        pixels = torch.arange(images, dtype=torch.uint8).repeat_interleave(16).view(-1, 1, 4, 4)
+        return RawSplit(pixels, torch.arange(images) % 2, groups and tuple(groups))
+
+    spec = DataSpec("own", test="held-out")
+    both = RawData(split([str(row // 4) for row in range(200)], 200), split(None, 50), ("a", "b"))
+    raw = with_test_split(both, spec)
+    assert raw.train.groups is not None and len(set(raw.train.groups)) == 50 + 50
+    shown = [{raw.train.groups[r] for r in part.rows} for part in choose(raw, spec).parts.values()]
+    assert sum(map(len, shown)) == 100, "no group is in two splits"
 
 
 def test_groups_too_large_to_hold_out(snapshot: SnapshotAssertion) -> None:

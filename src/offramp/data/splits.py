@@ -169,8 +169,15 @@ def _joined(train: RawSplit, test: RawSplit | None) -> RawSplit:
         images = torch.cat([first, second])
     else:
         raise OfframpError("data.test: held-out is for files in folders and for arrays; leave it out")
-    groups = train.groups and test.groups and train.groups + test.groups
+    groups = None
+    if train.groups or test.groups:
+        groups = tuple(g for n, s in (("train", train), ("test", test)) for g in _named_groups(n, s))
     return RawSplit(images, torch.cat([train.labels, test.labels]), groups)
+
+
+def _named_groups(name: str, split: RawSplit) -> tuple[str, ...]:
+    """The groups of a split; where it has none, each image is one."""
+    return split.groups or tuple(f"{name} image {row}" for row in range(len(split.labels)))
 
 
 def _apart(parts: Mapping[str, Subset]) -> tuple[dict[str, Subset], dict[str, dict[str, int]]]:
