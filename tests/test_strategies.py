@@ -51,10 +51,6 @@ def plain(phases: Program) -> bool:
     return all((p.trunk, p.init, p.teacher, p.recipe) == (0, (), None, ()) for p in phases)
 
 
-def test_all_nine_are_there() -> None:
-    assert STRATEGIES.keys() >= set(NINE)
-
-
 def test_baseline() -> None:
     (phase,) = program("baseline")
     assert phase == Phase("backbone", backbone(K), (FE,))
@@ -247,7 +243,7 @@ def test_a_list_of_weights_must_fit(name: str, snapshot: SnapshotAssertion) -> N
 def test_every_option_is_explained(name: str) -> None:
     prose, words = explained(STRATEGIES[name])
     assert list(words) in ([], [*inspect.signature(STRATEGIES[name]).parameters])
-    assert "1. " in prose and "Args" not in prose and all(words.values())
+    assert "Args" not in prose and all(words.values())
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,8 @@ class Augment:
     alternating_flip: bool = False
     pad: Literal["black", "reflect"] = "black"
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def changes(self) -> dict[str, Any]:

@@ -58,7 +58,8 @@ class CE:
     exit: Count
     weight: Weight = 1.0
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class KD:
     temperature: Temperature = 3.0
     weight: Weight = 1.0
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ class MSE:
     teacher_exit: Exits
     weight: Weight = 1.0
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,8 @@ class Features:
     weight: Weight = 1.0
     over: Literal["mean", "sum"] = "mean"
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,8 @@ class Gates:
     cost: Weight = 0.15
     weight: Weight = 1.0
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,8 @@ class EWC:
     weight: Weight = 1.0
     images: Count = 512
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 Term = CE | KD | MSE | Features | Gates | EWC
@@ -270,7 +276,8 @@ class Unsolved:
     hard: bool = True
     threshold: Share = 0.5
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -296,7 +303,8 @@ class Survivors:
     threshold: Share = 0.8
     width: Annotated[float, Gt(0), Lt(math.inf)] = 0.05
 
-    __post_init__ = check_fields
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @dataclass(frozen=True)

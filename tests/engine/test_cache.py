@@ -44,6 +44,12 @@ def batch(width: int = WIDTH) -> tuple[Tensor, ...]:
     return (torch.zeros(4, width),)
 
 
+def fill(cache: Cache, *keys: CacheKey) -> None:
+    for k in keys:
+        cache.reserve(k, batch(), ROWS)
+        cache.filled(k)
+
+
 def test_a_value_is_there_once_it_is_filled(tmp_path: Path) -> None:
     cache = Cache(SIZE, 0, tmp_path)
     room = cache.reserve(key(1), batch(), ROWS)
@@ -56,8 +62,7 @@ def test_a_value_is_there_once_it_is_filled(tmp_path: Path) -> None:
 
 def test_values_differ_by_place_source_split_view_and_batch(tmp_path: Path) -> None:
     cache = Cache(10 * SIZE, 0, tmp_path)
-    cache.reserve(key(1), batch(), ROWS)
-    cache.filled(key(1))
+    fill(cache, key(1))
     others: list[CacheKey] = [
         *(key(2), key(1, "validation"), key(1, batch=128), key(1, view=View(42, 0))),
         (value(1, "b"), "train", None, 64),
@@ -108,9 +113,7 @@ def test_what_is_written_is_read_in_the_same_layout(memory: int, nhwc: bool, tmp
 
 def test_values_that_others_are_made_of_are_kept(tmp_path: Path) -> None:
     cache = Cache(10 * SIZE, 0, tmp_path)
-    for k in (key(1), key(2), key(3)):
-        cache.reserve(k, batch(), ROWS)
-        cache.filled(k)
+    fill(cache, key(1), key(2), key(3))
     cache.keep({value(2)})
     assert cache.get(key(1)) is not None and cache.get(key(2)) is not None
     assert cache.get(key(3)) is None
@@ -118,18 +121,8 @@ def test_values_that_others_are_made_of_are_kept(tmp_path: Path) -> None:
     assert cache.used("memory") == 0
 
 
-def test_a_full_disk_leaves_the_value_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    cache = Cache(0, 10**6, tmp_path / "caches")
-    assert cache.reserve(key(1), batch(), ROWS) is None
-    assert cache.used("disk") == 0 and not list(tmp_path.glob("caches/*"))
-
-
 @pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_what_could_not_be_had_is_told_once(
+def test_what_could_not_be_had_leaves_the_value_live_and_is_told_once(
     kind: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -138,6 +131,7 @@ def test_what_could_not_be_had_is_told_once(
     monkeypatch.setattr(os, "posix_fallocate", full)
     cache = Cache(0, 10**6, tmp_path)
     assert cache.reserve(key(1), batch(), ROWS) is None
+    assert cache.used("disk") == 0 and not list(tmp_path.iterdir())
     (place,) = cache.refused()
     assert str(tmp_path) in place and os.strerror(kind).lower() in place
     assert cache.refused() == []
@@ -189,9 +183,7 @@ def test_a_value_goes_only_where_it_is_to_go(tmp_path: Path) -> None:
 def test_what_is_in_the_way_goes_and_what_is_needed_stays(tmp_path: Path) -> None:
     """Tap 2 is made of tap 1, so one that needs tap 2 needs both."""
     cache = Cache(3 * SIZE, 0, tmp_path)
-    for k in (key(1), key(2), key(3)):
-        cache.reserve(k, batch(), ROWS)
-        cache.filled(k)
+    fill(cache, key(1), key(2), key(3))
     assert cache.room("memory", {value(3)}) == 0
     assert cache.room("memory", {value(2)}) == SIZE
     assert cache.reserve(key(1, "validation"), batch(), ROWS, needed={value(3)}) is None

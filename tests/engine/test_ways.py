@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -34,10 +34,16 @@ from wording import refusal
 
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # logits of heads 1 … K, labels → a scalar
 Run = Callable[[ExitNetwork, Tensor, Tensor], Tensor]  # a network, images and labels → a scalar
+Read = Callable[[Any, Tensor], tuple[Tensor, Tensor]]  # a layer, the answer before → values, weights
+Read = Callable[[Any, Tensor], tuple[Tensor, Tensor]]  # a layer, the answer before → values, weights
 
 
-def by_hand(node: Node, loss: Loss, whole: bool = False) -> tuple[float, Gradients]:
-    return by_hand_from(node, lambda net, pixels, labels: loss(own_logits(net, pixels), labels), whole)
+def on_logits(loss: Loss) -> Run:
+    return lambda net, pixels, labels: loss(own_logits(net, pixels), labels)
+
+
+def by_hand(node: Node, loss: Loss) -> tuple[float, Gradients]:
+    return by_hand_from(node, on_logits(loss))
 
 
 def by_hand_from(node: Node, run: Run, whole: bool = False) -> tuple[float, Gradients]:
@@ -47,6 +53,15 @@ def by_hand_from(node: Node, run: Run, whole: bool = False) -> tuple[float, Grad
         if whole:
             trainee.net.requires_grad_(True)
         return gradients_of(trainee, run(trainee.net, pixels, labels))
+
+
+def as_by_hand(node: Node, run: Run, whole: bool = False) -> tuple[float, Gradients]:
+    """The engine's loss and gradients, once they are those of `run`."""
+    loss, gradients = by_the_engine(node)
+    value, expected = by_hand_from(node, run, whole)
+    assert loss == pytest.approx(value, rel=1e-5)
+    assert close(gradients, expected)
+    return loss, gradients
 
 
 def own_logits(net: ExitNetwork, pixels: Tensor) -> list[Tensor]:
@@ -142,21 +157,30 @@ def last_read(head: Head, tap: Tensor) -> tuple[Tensor, torch.nn.Linear]:
     return features, last
 
 
+def in_turn(net: ExitNetwork, pixels: Tensor, read: Read | None) -> list[Tensor]:
+    """The logits of every exit: the last layer of an early head reads its features and what `read` makes
+    of the answer before."""
+    tensors, z = (pixels,), []
+    for k, head in enumerate(inside(net).heads, start=1):
+        tensors = inside(net).segment(k)(*tensors)
+        features, last = last_read(head, tensors[0])
+        weight = last.weight
+        if head.before is not None and read is not None:
+            more, matrix = read(head.before, z[-1])
+            features, weight = torch.cat([features, more], dim=1), torch.cat([weight, matrix], dim=1)
+        z.append(features @ weight.T + last.bias)
+    return [*z, inside(net).head_body(K)(*inside(net).segment(K)(*tensors))]
+
+
 def cascade(detach: bool = True, reads_before: bool = True) -> Run:
     """As the source writes it: the last layer of a head reads its features and the answer before."""
 
+    def read(adds: Any, before: Tensor) -> tuple[Tensor, Tensor]:
+        return before.detach() if detach else before, adds.weight
+
     def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
-        tensors, total, before = (pixels,), torch.zeros(()), torch.zeros(0)
-        for k, head in enumerate(inside(net).heads, start=1):
-            tensors = inside(net).segment(k)(*tensors)
-            features, last = last_read(head, tensors[0])
-            weight = last.weight
-            if head.before is not None and reads_before:
-                features = torch.cat([features, before.detach() if detach else before], dim=1)
-                weight = torch.cat([weight, head.before.weight], dim=1)
-            before = features @ weight.T + last.bias
-            total = total + ce(before, y).mean()
-        return total
+        early = in_turn(net, pixels, read if reads_before else None)[:-1]
+        return torch.stack([ce(logits, y).mean() for logits in early]).sum()
 
     return run
 
@@ -171,34 +195,19 @@ def collaborating(detach: bool = True, reads_before: bool = True) -> Run:
     """As the source of IMTA writes it: the last layer of a head reads its features and what a layer with
     BatchNorm and ReLU makes of the answer before. The source lets the gradient pass, too."""
 
-    def run(net: ExitNetwork, pixels: Tensor, y: Tensor) -> Tensor:
-        tensors, z, before = (pixels,), [], torch.zeros(0)
-        for k, head in enumerate(inside(net).heads, start=1):
-            tensors = inside(net).segment(k)(*tensors)
-            features, last = last_read(head, tensors[0])
-            weight = last.weight
-            if head.before is not None and reads_before:
-                assert isinstance(head.before, torch.nn.Sequential)
-                dense, norm, _, matrix = head.before
-                read = (before.detach() if detach else before) @ dense.weight.T
-                assert read.shape == features.shape
-                spread = (read.var(0, unbiased=False) + 1e-5).sqrt()
-                read = (read - read.mean(0)) / spread * norm.weight + norm.bias
-                features = torch.cat([features, read.clamp(min=0)], dim=1)
-                weight = torch.cat([weight, matrix.weight], dim=1)
-            before = features @ weight.T + last.bias
-            z.append(before)
-        return imta([*z, inside(net).head_body(K)(*inside(net).segment(K)(*tensors))], y)
+    def read(adds: Any, before: Tensor) -> tuple[Tensor, Tensor]:
+        dense, norm, _, matrix = adds
+        values = (before.detach() if detach else before) @ dense.weight.T
+        spread = (values.var(0, unbiased=False) + 1e-5).sqrt()
+        values = (values - values.mean(0)) / spread * norm.weight + norm.bias
+        return values.clamp(min=0), matrix.weight
 
-    return run
+    return lambda net, pixels, y: imta(in_turn(net, pixels, read if reads_before else None), y)
 
 
 def test_collaborating_heads_read_the_answer_before_through_a_layer() -> None:
     node = node_of(STRATEGIES["imta"](K))
-    loss, gradients = by_the_engine(node)
-    value, expected = by_hand_from(node, collaborating())
-    assert loss == pytest.approx(value, rel=1e-5)
-    assert close(gradients, expected)
+    loss, gradients = as_by_hand(node, collaborating())
     added = [name for name in gradients if ".before." in name]
     assert len(added) == 4 * (K - 2) and all(gradients[name].abs().max() > 0 for name in added)
     assert not close(gradients, by_hand_from(node, collaborating(detach=False))[1]), "a control"
@@ -227,10 +236,7 @@ def test_collaboration_begins_as_heads_that_answer_alone() -> None:
 @pytest.mark.parametrize("program", [STRATEGIES["cascade"](K), one_after_another()], ids=["all", "last"])
 def test_a_cascade_is_heads_that_read_the_answer_before(program: Program) -> None:
     node = node_of(program)
-    loss, gradients = by_the_engine(node)
-    value, expected = by_hand_from(node, cascade())
-    assert loss == pytest.approx(value, rel=1e-5)
-    assert close(gradients, expected)
+    _, gradients = as_by_hand(node, cascade())
     matrices = [name for name in gradients if name.endswith("before.weight")]
     assert len(matrices) == (K - 2 if node.trained == heads(1, K - 1) else 1)
     assert all(gradients[name].abs().max() > 0 for name in matrices)
@@ -284,11 +290,7 @@ HEADS = ("imta", "survivors")
 @pytest.mark.parametrize("name", WAYS)
 def test_the_last_step_is_the_one_written_out(name: str) -> None:
     program, reference = WAYS[name]
-    node = node_of(program)
-    loss, gradients = by_the_engine(node)
-    value, expected = by_hand(node, reference, whole=name not in HEADS)
-    assert loss == pytest.approx(value, rel=1e-5)
-    assert close(gradients, expected)
+    as_by_hand(node_of(program), on_logits(reference), whole=name not in HEADS)
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -314,10 +316,7 @@ def added(tau: float, keep: float = 1.0) -> Run:
 def test_an_exit_is_added_and_those_before_answer_as_they_did() -> None:
     node = node_of(STRATEGIES["sequential"](K))
     assert node.name == "exit 3" and node.trained == ALL
-    loss, gradients = by_the_engine(node)
-    value, expected = by_hand_from(node, added(2.0))
-    assert loss == pytest.approx(value, rel=1e-5)
-    assert close(gradients, expected)
+    _, gradients = as_by_hand(node, added(2.0))
     for control in (added(3.0), added(2.0, keep=0.0)):
         assert not close(gradients, by_hand_from(node, control)[1])
 

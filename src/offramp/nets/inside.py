@@ -191,20 +191,18 @@ class NetworkParts:
         """The live parameters and persistent buffers of a part, no copies, by the names in a store:
         segments and the final head by the original module's, head k by `exits.<place>.…`, where
         `state_dict` has `exit_heads.<place>.…`."""
-        if self._is_early(part):
-            prefix = f"{self.facts.early[part.index - 1].name}."
-            return self.heads[part.index - 1].state_dict(prefix=prefix, keep_vars=True)
-        return self.piece(part, trunk).state()
+        piece = self.piece(part, trunk)
+        if isinstance(piece, Segment):
+            return piece.state()
+        return piece.state_dict(prefix=f"{self.facts.early[part.index - 1].name}.", keep_vars=True)
 
     def parameters_of(self, part: Part, trunk: int = 0) -> list[nn.Parameter]:
         """The parameters of a part."""
-        if self._is_early(part):
-            return list(self.heads[part.index - 1].parameters())
-        return self.piece(part, trunk).parameters()
+        return list(self.piece(part, trunk).parameters())
 
     def train_part(self, part: Part, mode: bool, trunk: int = 0) -> None:
         """Put one part in train or eval mode and leave the others as they are."""
-        (self.heads[part.index - 1] if self._is_early(part) else self.piece(part, trunk)).train(mode)
+        self.piece(part, trunk).train(mode)
 
     def train_parts(self, parts: Parts, trunk: int = 0) -> None:
         """Put these parts in train mode and leave the others as they are."""
@@ -213,8 +211,7 @@ class NetworkParts:
 
     def modes(self, part: Part, trunk: int = 0) -> set[bool]:
         """Whether a part is in train mode."""
-        early = self._is_early(part)
-        return {(self.heads[part.index - 1] if early else self.piece(part, trunk)).training}
+        return {self.piece(part, trunk).training}
 
     def parameter_count(self, part: Part) -> int:
         """Parameters (numbers, not tensors) of a part."""
@@ -276,16 +273,15 @@ class NetworkParts:
             case _:
                 assert_never(carry)
 
-    def _is_early(self, part: Part) -> bool:
-        return part.kind == "head" and part.index < self.exits
-
-    def piece(self, part: Part, trunk: int) -> Segment:
-        """The piece of a trunk that is `part`: a segment, or the classifier, which is the last head."""
+    def piece(self, part: Part, trunk: int) -> Segment | Head:
+        """What `part` is: the head of an early exit, or a piece of a trunk, whose classifier is the last
+        head."""
         match part.kind:
             case "segment":
                 return self.segment(part.index, trunk)
+            case "head" if part.index < self.exits:
+                return self.heads[part.index - 1]
             case "head":
-                assert part.index == self.exits
                 return self.trunks[trunk].classifier
             case _:
                 assert_never(part.kind)
