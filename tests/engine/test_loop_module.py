@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import io
 import pickle
@@ -194,9 +193,9 @@ def test_gradients_of_half_batches_add_up() -> None:
         torch.testing.assert_close(tensor, nets[1].state_dict()[name])
 
 
-def test_a_phase_goes_on_from_a_checkpoint() -> None:
-    """Teacher, adapters and anchors come with the phase; the rest is PyTorch's."""
-    for strategy, options, number in (
+@pytest.mark.parametrize(
+    ("strategy", "options", "number"),
+    [
         ("distillation", {}, 1),
         ("self-distillation", {}, 0),
         ("separate", {}, 1),
@@ -204,43 +203,37 @@ def test_a_phase_goes_on_from_a_checkpoint() -> None:
         ("joint-two-stage", {}, 2),
         ("gated", {}, 1),
         ("imta", {}, 1),
-    ):
-        whole, cut = attached(), attached()
+    ],
+)
+def test_a_phase_goes_on_from_a_checkpoint(strategy: str, options: dict[str, Any], number: int) -> None:
+    """Teacher, adapters and anchors come with the phase; the rest is PyTorch's."""
 
-        def trained(net: ExitNetwork, stop: bool) -> dict[str, Any]:
-            for phase in program(net, strategy, options=options)[: number + 1]:  # noqa: B023
-                with phase:
-                    if any(isinstance(t, EWC) for t in phase.declaration.terms):
-                        phase.weigh(batches())
-                    optimizer = stepped(phase)
-                    if phase.number == number:  # noqa: B023
-                        if not stop:
-                            again(phase, optimizer)
-                            continue
-                        states = [net.state_dict(), phase.state_dict(), optimizer.state_dict()]
-                        return dict(enumerate(copy.deepcopy(states)))
-            return {}
+    def again(phase: LoopPhase, optimizer: torch.optim.Optimizer) -> None:
+        for images, labels in batches():
+            optimizer.zero_grad()
+            phase.module(images, labels).backward()
+            optimizer.step()
 
-        def again(phase: LoopPhase, optimizer: torch.optim.Optimizer) -> None:
-            for images, labels in batches():
-                optimizer.zero_grad()
-                phase.module(images, labels).backward()
-                optimizer.step()
-
-        trained(whole, stop=False)
-        saved = io.BytesIO()
-        torch.save(trained(cut, stop=True), saved)
-        saved.seek(0)
-        states = torch.load(saved, weights_only=True)
-        net = attached()  # of another process
-        phase = program(net, strategy, options=options)[number]
-        phase.load_state_dict(states[1])
-        net.load_state_dict(states[0])
+    whole, saved = attached(), io.BytesIO()
+    for phase in program(whole, strategy, options=options)[: number + 1]:
         with phase:
-            optimizer = torch.optim.SGD(phase.groups(0.05), momentum=0.9)
-            optimizer.load_state_dict(states[2])
-            again(phase, optimizer)
-        assert differing(net, whole) == set(), strategy
+            if any(isinstance(t, EWC) for t in phase.declaration.terms):
+                phase.weigh(batches())
+            optimizer = stepped(phase)
+            if phase.number == number:
+                torch.save([whole.state_dict(), phase.state_dict(), optimizer.state_dict()], saved)
+                again(phase, optimizer)
+    saved.seek(0)
+    of_net, of_phase, of_optimizer = torch.load(saved, weights_only=True)
+    net = attached()  # of another process
+    phase = program(net, strategy, options=options)[number]
+    phase.load_state_dict(of_phase)
+    net.load_state_dict(of_net)
+    with phase:
+        optimizer = torch.optim.SGD(phase.groups(0.05), momentum=0.9)
+        optimizer.load_state_dict(of_optimizer)
+        again(phase, optimizer)
+    assert differing(net, whole) == set()
 
 
 # Labels
@@ -269,15 +262,12 @@ def test_soft_labels_are_means_of_hard_ones() -> None:
 @pytest.mark.parametrize("strategy", ["gated", "confidence-gated", "joint", "self-distillation"])
 def test_one_hot_labels_train_as_class_numbers_do(strategy: str) -> None:
     nets = attached(), attached()
-    for net, soft in zip(nets, (False, True), strict=True):
-        phase = program(net, strategy, label_smoothing=0.1, class_weights=torch.ones(CLASSES))[-1]
-        if phase.number:
-            continue
-        with phase:
-            images, labels = batches()[0]
-            loss = phase.module(images, F.one_hot(labels, CLASSES).float() if soft else labels)
-            loss.backward()
-            torch.optim.SGD(phase.parameters(), lr=0.1).step()
+    images, labels = batches()[0]
+    for net, own in zip(nets, (labels, F.one_hot(labels, CLASSES).float()), strict=True):
+        for phase in program(net, strategy, label_smoothing=0.1, class_weights=torch.ones(CLASSES)):
+            with phase:
+                phase.module(images, own).backward()
+                torch.optim.SGD(phase.parameters(), lr=0.1).step()
     for name, tensor in nets[0].state_dict().items():
         torch.testing.assert_close(tensor, nets[1].state_dict()[name])
 
@@ -392,21 +382,9 @@ OTHER_NETWORKS = (
 def test_a_foreign_network_trains_as_an_attached_one(strategy: str) -> None:
     net = attached()
     theirs = OwnExits()
-    names = {f"layers.{i}": str(i) for i in range(3)} | {"heads.2.2": "5"}
-    names |= {f"heads.{i}.2": f"exit_heads.{i}.fc" for i in range(2)}
     own = net.state_dict()
-    keys = {f"{a}.": f"{b}." for a, b in names.items()}
-
-    def counterpart(name: str) -> str:
-        (mine,) = (key for key in keys if name.startswith(key))
-        stem = keys[mine] + name.removeprefix(mine)
-        return (
-            stem
-            if stem in own
-            else next(k for k in own if k.startswith("exit_heads." + name[6]) and k.endswith(name[-4:]))
-        )
-
-    pairs = {name: counterpart(name) for name in theirs.state_dict()}
+    *layers, weight, bias = (name for name in own if name not in net.head_keys)
+    pairs = dict(zip(theirs.state_dict(), (*layers, *net.head_keys, weight, bias), strict=True))
     theirs.load_state_dict({name: own[pair] for name, pair in pairs.items()})
     for each in (net, multi_exit(theirs, SHAPE)):
         for phase in program(each, strategy):
