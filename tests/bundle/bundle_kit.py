@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from offramp.api.reporter import finished
 from offramp.bundle.export import Exported, ExportOptions, export
+from offramp.bundle.folder import seal
 from offramp.bundle.runtime import BundleError
 from offramp.policy import scoring
 from offramp.policy.calibration import Calibration
@@ -104,6 +106,29 @@ def write_photos(folder: Path, shape: tuple[int, int, int]) -> None:
             for i in range(count):
                 noise = chance.integers(0, 120, shape) + (100 if label == "light" else 0)
                 Image.fromarray(noise.astype(np.uint8)).save(place / f"{i}.png")
+
+
+def edited(bundle: Path, file: str, path: str, value: object) -> None:
+    """Put a value into a bundle's JSON file, `...` takes away what is there, and list its new hash."""
+    place = bundle / file
+    document = json.loads(place.read_text())
+    *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")] if path else [""]
+    holder = document
+    for step in steps:
+        holder = holder[step]
+    if not path:
+        document = value
+    elif value is ...:
+        del holder[last]
+    else:
+        holder[last] = value
+    place.write_text(json.dumps(document))
+    seal(bundle)
+
+
+def noise(count: int) -> np.ndarray:
+    """[count, 1, 8, 8] float32, as the digits' networks take it."""
+    return np.random.default_rng(0).standard_normal((count, 1, 8, 8)).astype(np.float32)
 
 
 def bundle_refusal(function: Callable[..., object], *args: Any) -> str:

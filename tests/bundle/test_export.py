@@ -99,17 +99,17 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
     assert len(set(bundle.predict(pictures).exits.tolist())) > 1  # early and late, both were tested
     card = json.loads((tmp_path / "b" / "card.json").read_text())
     assert card == done.card
-    assert card["check"]["what"] == "the whole test split" and card["check"]["images"] == 100
+    assert card["check"]["what"].startswith("the whole") and card["check"]["images"] == 100
     assert card["check"]["largest"] < 1e-4
     assert sum(exit["share_leaving"] for exit in card["exits"]) == pytest.approx(1)
     own = strategy in ("separate", "students")
     assert card["network"]["own_trunks"] is own
     text = (tmp_path / "b" / "card.md").read_text()
-    assert ("its MACs are their sum" in " ".join(text.split())) is own
+    assert ("are their sum" in " ".join(text.split())) is own
     assert (bundle.stages[1].after is None) is own
-    for token in (strategy, "the thresholds were set by hand", "100 test images"):
+    for token in (strategy, "set by hand", "100 test images"):
         assert token in text
-    assert ("Milliseconds of a stage" in text) is timed
+    assert ("Milliseconds of" in text) is timed
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_every_policy_and_only_the_heads_it_needs(
     text = (tmp_path / "b" / "card.md").read_text()
     assert "nobody has compared" in text
     gone = [str(exit) for exit in rule.exits if exit not in in_bundle]
-    assert not gone or f"reaches or leaves them: {gone[0]}" in text
+    assert not gone or f"leaves them: {gone[0]}" in text
 
 
 def test_a_cascade_in_a_bundle(
@@ -303,8 +303,8 @@ def test_a_split_is_normalized_a_batch_at_a_time_to_the_same_bits() -> None:
 
 
 def test_a_policy_of_another_trial_is_refused(store: Store, tmp_path: Path) -> None:
-    message, rule = r"the policy was made for trial joint.*not for two-stage", halving(store, "joint")
-    refuses(message, export_to, tmp_path / "b", store, rule, trial="two-stage")
+    rule = halving(store, "joint")
+    refuses("joint.*two-stage", export_to, tmp_path / "b", store, rule, trial="two-stage")
     assert not (tmp_path / "b").exists()
 
 
@@ -353,13 +353,13 @@ def test_files_that_no_bundle_wrote_are_spared(
     assert mine.read_text() == "years of work"
     assert sorted(path.name for path in out.parent.iterdir()) == [".b.staging", "b"]
     (tmp_path / "to-b").symlink_to(out)
-    refuses("to-b is a link", export_to, tmp_path / "to-b", store, rule, again)
+    refuses("is a link", export_to, tmp_path / "to-b", store, rule, again)
 
 
 def test_a_file_put_there_meanwhile_is_spared(tmp_path: Path) -> None:
     out = tmp_path / "b"
     with (
-        pytest.raises(OfframpError, match=r"holds thesis\.txt, which is not part"),
+        pytest.raises(OfframpError, match=r"holds thesis\.txt"),
         writing(out, force=True) as folder,
     ):
         (folder / "card.md").write_text("new")
@@ -385,8 +385,7 @@ def test_images_that_were_given_in_python_are_said_to_be(
     manifest = store.read_trial(store.trials()[0])
     data = manifest.data.model_copy(update={"spec": {"name": "given"}})
     manifest = manifest.model_copy(update={"data": data})
-    what = "random numbers, as the images were given in Python"
-    assert for_check(manifest, root, trust_code=False).what == what
+    assert for_check(manifest, root, trust_code=False).what == snapshot
     assert refusal(for_int8, manifest, root, trust_code=False) == snapshot
 
 
@@ -396,8 +395,7 @@ def test_where_the_data_are_not_at_hand_noise_is_compared(tmp_path: Path) -> Non
     done = export_to(
         tmp_path / "b", store, halving(store, "joint"), ExportOptions(measure=False, anyway=True)
     )
-    assert done.card["check"]["what"] == "random numbers, as the images were given in Python"
-    assert done.card["check"]["images"] == 256
+    assert done.card["check"]["what"].startswith("random") and done.card["check"]["images"] == 256
 
 
 def test_images_that_memory_does_not_hold_are_compared_too(
@@ -429,7 +427,7 @@ def test_images_that_memory_does_not_hold_are_compared_too(
 
 
 def test_stages_that_take_too_long_are_said_to_be_not_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
 ) -> None:
     """The lines of a process that is ended come as bytes, which no card can hold."""
 
@@ -437,7 +435,7 @@ def test_stages_that_take_too_long_are_said_to_be_not_measured(
         raise subprocess.TimeoutExpired(command, timeout, stderr=b"a warning")
 
     monkeypatch.setattr(subprocess, "run", ended)
-    assert measured(tmp_path) == {"reason": "it took over 10 minutes"}
+    assert measured(tmp_path) == snapshot
 
 
 def test_sources_and_sums(store: Store, tmp_path: Path) -> None:

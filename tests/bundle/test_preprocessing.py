@@ -110,7 +110,7 @@ def test_a_png_is_read_by_its_checksums(tmp_path: Path) -> None:
     at = whole.index(b"IDAT") + 20
     for damaged in (whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :], whole[:45] + bytes(2**16)):
         path.write_bytes(damaged)
-        with Image.open(path) as image, pytest.raises(ValueError, match="image 0 cannot be read"):
+        with Image.open(path) as image, pytest.raises(ValueError, match="image 0 cannot"):
             how.batch([image])
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from bundle_kit import bundle_refusal
+from bundle_kit import bundle_refusal, edited
 from onnx import TensorProto
 from packaging.requirements import Requirement
 from PIL import Image
@@ -32,7 +32,6 @@ from offramp.bundle.card import markdown
 from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle, BundleError, Stage, _answer_all, main
 from offramp.data import DataSpec, load
-from offramp.errors import OfframpError
 from offramp.infer.image_files import open_bundle
 from wording import refusal, stable
 
@@ -60,7 +59,7 @@ def run(bundle: Path, *words: object, python: str = sys.executable) -> tuple[int
     """`python bundle/run.py …`, isolated from everything but what is installed."""
     command = [python, "-I", "-B", str(bundle / "run.py"), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
-    return done.returncode, done.stdout, done.stderr
+    return done.returncode, done.stdout, stable(done.stderr)
 
 
 FILES = (
@@ -82,36 +81,27 @@ def test_a_flipped_bit_is_refused_by_name(name: str, bundle: Path) -> None:
     content = bytearray((bundle / name).read_bytes())
     content[len(content) // 2] ^= 1
     (bundle / name).write_bytes(content)
-    with pytest.raises(BundleError, match=rf"{name} has been changed"):
-        Bundle(bundle)
-    (bundle / name).unlink()
-    with pytest.raises(BundleError, match=rf"{name} is missing"):
-        Bundle(bundle)
+    for what in ("changed", "missing"):
+        line = bundle_refusal(Bundle, bundle)
+        assert f"{name} " in line and what in line
+        (bundle / name).unlink(missing_ok=True)
 
 
-def test_the_command_refuses_a_changed_bundle(bundle: Path, images: Path) -> None:
-    text = (bundle / "policy.json").read_text()
-    (bundle / "policy.json").write_text(text.replace("confidence", "margin"))
-    status, out, err = run(bundle, images)
-    assert (status, out) == (2, "")
-    remedy = "export the bundle again, or copy it anew"
-    assert err == f"run.py: {bundle}/policy.json has been changed; {remedy}\n"
-
-
-@pytest.mark.parametrize("name", ["scoring.py", *long("preprocessing.py")])
-def test_a_damaged_source_is_named_before_it_is_run(name: str, bundle: Path, images: Path) -> None:
+@pytest.mark.parametrize("name", ["policy.json", "scoring.py", *long("preprocessing.py")])
+def test_what_is_damaged_is_named_before_it_is_run(
+    name: str, bundle: Path, images: Path, snapshot: SnapshotAssertion
+) -> None:
     (bundle / name).write_text("print('run'")
-    status, out, err = run(bundle, images)
-    assert (status, out) == (2, "")
-    assert f"{name} has been changed" in err and len(err.splitlines()) == 1
+    assert run(bundle, images) == snapshot
 
 
-def test_a_source_that_is_not_listed_is_not_run(bundle: Path, images: Path) -> None:
+def test_a_source_that_is_not_listed_is_not_run(
+    bundle: Path, images: Path, snapshot: SnapshotAssertion
+) -> None:
     sums = bundle / "SHA256SUMS"
     sums.write_text("".join(line for line in sums.read_text().splitlines(True) if "scoring" not in line))
-    (bundle / "scoring.py").write_text("print('UNCHECKED CODE')")
-    status, out, err = run(bundle, images)
-    assert status == 2 and "UNCHECKED" not in out and "scoring.py is not" in err
+    (bundle / "scoring.py").write_text("print('UNCHECKED')")
+    assert run(bundle, images) == snapshot
 
 
 def test_no_compiled_copy_is_left_or_read(bundle: Path, images: Path) -> None:
@@ -132,13 +122,12 @@ def test_whoever_reads_the_answers_may_stop(leaving: Path, images: Path) -> None
 
 
 def test_images_given_the_wrong_way(leaving: Path, images: Path, tmp_path: Path) -> None:
-    path = next(images.glob("*.png"))
-    with Image.open(path) as image, pytest.raises(BundleError, match=r"a list of"):
-        Bundle(leaving).predict(image)
-    cut = tmp_path / "cut.png"
-    cut.write_bytes(path.read_bytes()[:60])
-    with Image.open(cut) as damaged, pytest.raises(BundleError, match="image 0"):
-        Bundle(leaving).predict([damaged])
+    bundle, cut = Bundle(leaving), tmp_path / "cut.png"
+    with Image.open(images / "00.png") as image:
+        assert "a list of" in bundle_refusal(bundle.predict, image)
+    cut.write_bytes((images / "00.png").read_bytes()[:60])
+    with Image.open(cut) as damaged:
+        assert "image 0" in bundle_refusal(bundle.predict, [damaged])
 
 
 def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
@@ -318,7 +307,7 @@ def test_a_stage_takes_what_predict_does_in_it(leaving: Path, monkeypatch: pytes
 
 
 def test_bad_images_are_named_and_the_others_answered(
-    leaving: Path, images: Path, tmp_path: Path
+    leaving: Path, images: Path, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "color.png")
     Image.new("L", (9, 8)).save(tmp_path / "large.png")
@@ -330,34 +319,21 @@ def test_bad_images_are_named_and_the_others_answered(
     status, out, err = run(leaving, tmp_path)
     assert status == 2
     assert [line.split("  ")[0] for line in out.splitlines()] == [str(tmp_path / "good.png")]
-    reasons = dict(line.removeprefix(f"run.py: {tmp_path}/").split(" ", 1) for line in err.splitlines())
-    assert "mode RGB" in reasons["color.png"]
-    assert "9×8 pixels" in reasons["large.png"]
-    assert "has mode F" in reasons["deep.tiff"]
-    assert "can be read" in reasons["cut.png"]
-    assert "can be read" in reasons["text.png"]
-    assert len(reasons) == 5
+    assert [line.partition(" (")[0] for line in err.splitlines()] == snapshot  # the rest is Pillow's
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("nowhere.png",), "there is no nowhere.png; give images or folders of images"),
-        (("a.png", "--batch", "0"), "must be at least 1"),
-        *long(
-            (("empty",), "the folder empty holds no images"),
-            ((), "give images or folders of images, or --measure"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("words", ["nowhere.png", "a.png --batch 0", *long("empty", "")])
 def test_mistakes_are_a_line(
-    leaving: Path, words: tuple[str, ...], message: str, tmp_path: Path
+    leaving: Path,
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot: SnapshotAssertion,
 ) -> None:
     (tmp_path / "empty").mkdir()
-    command = [sys.executable, "-I", "-B", str(leaving / "run.py"), *words]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 2 and done.stdout == ""
-    assert message in done.stderr.splitlines()[-1]
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(leaving, *words.split())
+    assert (status, out, err.splitlines()[-1]) == snapshot  # usage comes before
 
 
 def test_arrays_of_another_shape_or_type(leaving: Path, snapshot: SnapshotAssertion) -> None:
@@ -365,19 +341,11 @@ def test_arrays_of_another_shape_or_type(leaving: Path, snapshot: SnapshotAssert
     good = np.zeros((2, 8, 8, 1), np.uint8)
     assert bundle.predict(good).exits.shape == (2,)
     assert bundle_refusal(bundle.predict, good[..., 0]) == snapshot
-    with pytest.raises(BundleError, match=r"give \[B, 8, 8, 1\]"):
-        bundle.predict(np.zeros((2, 8, 8, 3), np.uint8))
+    assert bundle_refusal(bundle.predict, np.zeros((2, 8, 8, 3), np.uint8)) == snapshot
     assert bundle_refusal(bundle.predict, good.astype(np.int64)) == snapshot
     assert bundle_refusal(bundle.predict, [Image.new("L", (8, 8)), good[0]]) == snapshot
-
-
-def test_a_head_that_flattens_refuses_another_resolution(leaving: Path) -> None:
-    with pytest.raises(BundleError) as raised:
-        Bundle(leaving).predict(np.zeros((1, 16, 16, 1), np.uint8))
-    assert str(raised.value) == (
-        "the images are 16×16 pixels and the network takes 8×8: the head of exits 1, 2 fits one size "
-        "only; resize them as the training images were"
-    )
+    # Of another resolution: a head flattens its map.
+    assert bundle_refusal(bundle.predict, np.zeros((1, 16, 16, 1), np.uint8)) == snapshot
 
 
 def test_the_function_returns_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -442,26 +410,8 @@ def test_an_eps_that_is_called_png_starts_nothing(
     (tmp_path / "a.png").write_bytes(EPS)
     status, out, err = run(leaving, tmp_path / "a.png")
     assert (status, out) == (2, "")
-    assert f"{tmp_path}/a.png " in err and len(err.splitlines()) == 1
+    assert "/a.png " in err and len(err.splitlines()) == 1
     assert not mark.exists()
-
-
-def edited(bundle: Path, file: str, path: str, value: object) -> None:
-    """Put a value into a bundle's JSON file, `...` takes away what is there, and list its new hash."""
-    place = bundle / file
-    document = json.loads(place.read_text())
-    *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")] if path else [""]
-    holder = document
-    for step in steps:
-        holder = holder[step]
-    if not path:
-        document = value
-    elif value is ...:
-        del holder[last]
-    else:
-        holder[last] = value
-    place.write_text(json.dumps(document))
-    seal(bundle)
 
 
 WRONG = [
@@ -509,47 +459,40 @@ def test_what_another_wrote_wrongly_is_named(
     file: str, path: str, value: object, message: str, bundle: Path
 ) -> None:
     edited(bundle, file, path, value)
-    with pytest.raises(BundleError) as refused:
-        Bundle(bundle)
-    line = str(refused.value)
-    assert message in line and "\n" not in line
-    assert f"{bundle}/{file}" in line or "SHA256SUMS" in line or "is no graph" in line
-    with pytest.raises(OfframpError) as named:  # offramp itself says the same
-        open_bundle(bundle)
-    assert str(named.value) == line
+    line = bundle_refusal(Bundle, bundle)
+    assert message in line and (f"/{file}" in line or "SHA256SUMS" in line or "is no graph" in line)
+    assert refusal(open_bundle, bundle) == line  # offramp itself says the same
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "\ud800", '{"a":' * 100_000, "9" * 5000, "{"])
 def test_text_that_is_no_json_is_a_line(text: str, bundle: Path) -> None:
     (bundle / "stages.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     seal(bundle)
-    with pytest.raises(BundleError) as refused:
-        Bundle(bundle)
-    assert str(refused.value) == f"{bundle}/stages.json is no JSON; export the bundle again"
+    assert "stages.json is no JSON" in bundle_refusal(Bundle, bundle)
 
 
-def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(bundle: Path, images: Path) -> None:
+def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(
+    bundle: Path, images: Path, snapshot: SnapshotAssertion
+) -> None:
     os.mkfifo(bundle / "pipe.png")
-    assert "pipe.png is no" in run(bundle, bundle / "pipe.png")[2]
+    assert run(bundle, bundle / "pipe.png") == snapshot
     (bundle / "labels.json").unlink()
     os.mkfifo(bundle / "labels.json")
-    status, _, err = run(bundle, images)
-    assert status == 2 and "labels.json is missing" in err
+    assert run(bundle, images) == snapshot
     (bundle / "SHA256SUMS").unlink()
     (bundle / "SHA256SUMS").symlink_to("/dev/zero")
-    status, _, err = run(bundle, images)
-    assert status == 2 and "no readable SHA256SUMS" in err
+    assert run(bundle, images) == snapshot
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "labels.json"])
-def test_a_file_of_any_size_is_not_read_into_memory(bundle: Path, images: Path, name: str) -> None:
+def test_a_file_of_any_size_is_not_read_into_memory(
+    bundle: Path, images: Path, name: str, snapshot: SnapshotAssertion
+) -> None:
     with (bundle / name).open("ab") as file:
         file.truncate(runtime.LARGEST + 1)
     if name != "SHA256SUMS":
         seal(bundle)
-    status, _, err = run(bundle, images)
-    assert status == 2 and ("no readable" if name == "SHA256SUMS" else "is larger than any") in err
-    assert name in err
+    assert run(bundle, images) == snapshot
 
 
 def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> None:

@@ -98,12 +98,22 @@ def held_up(bundle: Bundle, stage: int) -> threading.Event:
 def ask(
     port: int, body: Any, path: str = "/predict", method: str = "POST", **headers: str
 ) -> tuple[int, Any]:
+    """The status and the body, of JSON as what it holds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request(method, path, body, headers, encode_chunked=bool(headers))
+    connection.request(method, path, body, headers, encode_chunked="Transfer-Encoding" in headers)
     answer = connection.getresponse()
     text = answer.read()
     connection.close()
     return answer.status, json.loads(text) if "json" in answer.headers["content-type"] else text.decode()
+
+
+def get(port: int, path: str) -> tuple[int, Any]:
+    return ask(port, None, path, "GET")
+
+
+def await_taken(port: int, count: int) -> None:
+    """Until so many requests are taken and not answered."""
+    wait(lambda: f"offramp_taken {count:.1f}" in get(port, "/metrics")[1])
 
 
 @pytest.mark.parametrize("kind", ["bundle", "classwise"])
@@ -119,8 +129,8 @@ def test_no_answer_is_lost_or_mixed_up(kind: str, leaving: Path, pictures: list[
 
         with ThreadPoolExecutor(CLIENTS) as pool:
             answers = [answer for each in pool.map(client, range(CLIENTS)) for answer in each]
-        metrics = ask(port, None, "/metrics", "GET")[1]
-        assert ask(port, None, "/health", "GET") == (200, {"status": "ok"})
+        metrics = get(port, "/metrics")[1]
+        assert get(port, "/health") == (200, {"status": "ok"})
     assert sorted(at for at, _, _ in answers) == list(range(len(pictures)))
     for at, status, answer in answers:
         assert status == 200
@@ -184,11 +194,11 @@ def test_limits(leaving: Path, pictures: list[np.ndarray]) -> None:
         assert ask(port, b"no image")[0] == 415
         assert ask(port, png(pictures[0])[:60])[0] in (415, 422)
         status, answer = ask(port, png(np.zeros((9, 9), np.uint8)))
-        assert status == 422 and "9×9 pixels and the network takes 8×8" in answer["error"]
+        assert status == 422 and "9×9 pixels" in answer["error"]
         assert ask(port, png(np.zeros((400, 400), np.uint8)))[0] == 413  # small as a file
         for path, status in {"/predict": 405, "/nowhere": 404}.items():
-            code, answer = ask(port, None, path, "GET")
-            assert code == status and "POST image files to /predict" in answer["error"]
+            code, answer = get(port, path)
+            assert code == status and "/predict" in answer["error"]
         with busy(bundle, port, pictures[0]):  # there is no room for another
             status, answer = ask(port, png(pictures[0]))
             assert status == 503 and "try again" in answer["error"]
@@ -373,16 +383,12 @@ def test_what_fails_beside_requests_is_a_line_and_once(capsys: pytest.CaptureFix
     async def failing() -> None:
         loop = asyncio.get_running_loop()
         tell_once(loop)
-        for error in (
-            OSError(24, "Too many open files"),
-            OSError(24, "Too many open files"),
-            OSError(5),
-        ):
+        for error in (OSError(24, "Too many"), OSError(24, "Too many"), OSError(5)):
             loop.call_exception_handler({"message": "accept failed\n", "exception": error})
 
     asyncio.run(failing())
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and "accept failed (OSError(24, 'Too many" in lines[0]
+    assert len(lines) == 2 and "failed (OSError(24, 'Too many')" in lines[0]
 
 
 @pytest.mark.parametrize(
@@ -404,10 +410,10 @@ def test_limits_out_of_range_are_refused(limits: dict[str, Any], snapshot: Snaps
 @pytest.mark.parametrize(
     ("image", "status", "message"),
     [
-        (Image.new("L", (1, 20_000)), 413, "more than 100,000 pixels, as it is or scaled"),
-        (Image.new("1", (20_000, 10_000)), 413, "more than 100,000 pixels"),  # which Pillow refuses
-        (Image.new("RGB", (9, 9)), 422, "cannot be answered: it is in color"),
-        (b"P5 9 9 255\n" + b"x" * 80, 422, "cannot be read: image file is truncated"),
+        (Image.new("L", (1, 20_000)), 413, "more than 100,000"),  # scaled
+        (Image.new("1", (20_000, 10_000)), 413, "more than 100,000"),  # which Pillow refuses
+        (Image.new("RGB", (9, 9)), 422, "answered: .* color"),
+        (b"P5 9 9 255\n" + b"x" * 80, 422, "read: .* truncated"),
     ],
 )
 def test_what_an_image_would_take_is_known_before_it_is_read(
@@ -425,7 +431,7 @@ def test_what_an_image_would_take_is_known_before_it_is_read(
 def test_what_is_served_has_its_name(leaving: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(leaving)
     with serving(Path()) as port:
-        assert ask(port, None, "/", "GET")[1]["bundle"] == leaving.name
+        assert get(port, "/")[1]["bundle"] == leaving.name
     assert name_of("of/mine/") == "mine" and name_of("hf:me/flowers@v2") == "hf:me/flowers@v2"
 
 
@@ -440,13 +446,8 @@ def form(*files: tuple[str, bytes], field: str = "image") -> tuple[bytes, str]:
     return b"".join(parts) + b"--of--\r\n", "multipart/form-data; boundary=of"
 
 
-def send(port: int, body: bytes, kind: str, path: str = "/predict") -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    connection.request("POST", path, body, {"Content-Type": kind})
-    answer = connection.getresponse()
-    value = json.loads(answer.read())
-    connection.close()
-    return answer.status, value
+def send(port: int, body: bytes, kind: str) -> tuple[int, Any]:
+    return ask(port, body, **{"Content-Type": kind})
 
 
 def test_forms_bring_one_file_or_several(leaving: Path, pictures: list[np.ndarray]) -> None:
@@ -481,7 +482,7 @@ def test_forms_bring_one_file_or_several(leaving: Path, pictures: list[np.ndarra
         with busy(bundle, port, pictures[0]):
             assert send(port, *form(*files))[0] == 503  # seven beside the one that is taken
         wait(lambda: send(port, *form(*files))[0] == 200)
-        lines = ask(port, None, "/metrics", "GET")[1].splitlines()
+        lines = get(port, "/metrics")[1].splitlines()
         assert "offramp_taken 0.0" in lines
         assert sum(float(each.split()[1]) for each in lines if "offramp_answers_total{" in each) == 16
 
@@ -505,7 +506,7 @@ def test_names_that_are_no_text_have_an_answer(
             assert status == 415 and answer["error"].startswith("\ud800.png: ")
         status, answer = ask(port, json.dumps({"id": "\ud800", "label": "1"}), "/feedback")
         assert status == 200 and answer["unknown"] == ["\ud800"]
-        assert send(port, body, "multipart/form-data; boundary=o")[0] == 400
+        assert send(port, body, kind[:-1])[0] == 400
     assert not caplog.records  # whoever sends broken forms writes nothing into the server's log
 
 
@@ -519,7 +520,7 @@ def test_who_goes_away_is_not_answered(
     released = held_up(bundle, 0)
 
     def counted(line: str) -> bool:
-        return line in ask(port, None, "/metrics", "GET")[1]
+        return line in get(port, "/metrics")[1]
 
     with serving(bundle, max_batch=1, max_wait=0.0) as port, ThreadPoolExecutor(2) as pool:
         try:
@@ -579,10 +580,10 @@ def test_the_description_has_every_route_and_answer(leaving: Path, pictures: lis
     bundle = Bundle(leaving, threads=1)
     server = make_app(bundle, ServeLimits(), "flowers", Watch(bundle, WatchOptions()))
     with serving(leaving) as port:
-        status, description = ask(port, None, "/openapi.json", "GET")
+        status, description = get(port, "/openapi.json")
         plain = ask(port, png(pictures[0]))[1]
         top = ask(port, png(pictures[0]), "/predict?top=2")[1]
-        about = ask(port, None, "/", "GET")[1]
+        about = get(port, "/")[1]
         refused = ask(port, b"no image")[1]
     assert status == 200 and description["info"]["title"] == leaving.name
     routes = {
@@ -621,11 +622,11 @@ def test_the_description_is_of_openapi() -> None:
 @contextmanager
 def busy(bundle: Bundle, port: int, picture: np.ndarray) -> Iterator[None]:
     """An image is taken and not answered."""
-    wait(lambda: ask(port, None, "/ready", "GET")[0] == 200)  # else warming is held up too
+    wait(lambda: get(port, "/ready")[0] == 200)  # else warming is held up too
     released = held_up(bundle, 0)
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(ask, port, png(picture))
-        wait(lambda: "offramp_taken 1.0" in ask(port, None, "/metrics", "GET")[1])
+        await_taken(port, 1)
         try:
             yield
         finally:
@@ -687,7 +688,7 @@ def test_what_is_in_work_is_answered_before_the_end(leaving: Path, pictures: lis
     with ThreadPoolExecutor(6) as pool:
         with serving(bundle) as port:
             answers = [pool.submit(ask, port, png(each)) for each in pictures[:5]]
-            wait(lambda: "offramp_taken 5.0" in ask(port, None, "/metrics", "GET")[1])
+            await_taken(port, 5)
             pool.submit(when_closed, port, released.set)
         outcomes = [answer.result() for answer in answers]
     assert [status for status, _ in outcomes] == [200] * 5
@@ -709,7 +710,7 @@ def test_what_waits_for_others_is_answered_at_the_end(
     with ThreadPoolExecutor(1) as pool:
         with serving(leaving, max_batch=8) as port:
             answer = pool.submit(ask, port, png(pictures[0]))
-            wait(lambda: "offramp_taken 1.0" in ask(port, None, "/metrics", "GET")[1])
+            await_taken(port, 1)
             assert not answer.done()
         assert answer.result()[0] == 200
 
@@ -718,15 +719,15 @@ def test_a_server_is_ready_when_its_network_has_run(leaving: Path) -> None:
     bundle = Bundle(leaving, threads=1)
     released = held_up(bundle, 1)
     with serving(bundle) as port:
-        assert ask(port, None, "/ready", "GET") == (503, {"status": "warming"})
-        assert ask(port, None, "/health", "GET") == (200, {"status": "ok"})
+        assert get(port, "/ready") == (503, {"status": "warming"})
+        assert get(port, "/health") == (200, {"status": "ok"})
         released.set()
-        wait(lambda: ask(port, None, "/ready", "GET") == (200, {"status": "ready"}))
+        wait(lambda: get(port, "/ready") == (200, {"status": "ready"}))
     broken = Bundle(leaving, threads=1)
     object.__setattr__(broken.stages[1], "session", None)
     with serving(broken) as port:
-        wait(lambda: "fails" in ask(port, None, "/ready", "GET")[1]["status"])
-        assert ask(port, None, "/ready", "GET")[0] == 503
+        wait(lambda: "fails" in get(port, "/ready")[1]["status"])
+        assert get(port, "/ready")[0] == 503
 
 
 def test_a_server_ends_by_the_signal(leaving: Path) -> None:
@@ -735,7 +736,7 @@ def test_a_server_ends_by_the_signal(leaving: Path) -> None:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline().rsplit(":", 1)[1].partition("/")[0])
-            assert ask(port, None, "/health", "GET")[0] == 200
+            assert get(port, "/health")[0] == 200
         finally:  # or a failure above would wait for a server that nothing ends
             process.send_signal(signal.SIGTERM)
     assert process.returncode in (143, -signal.SIGTERM)  # which shells call 143

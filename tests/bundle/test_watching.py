@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from syrupy.assertion import SnapshotAssertion
-from test_serving import ask, pictures, png, serving, wait
+from test_serving import ask, get, pictures, png, serving, wait
 
 from chromium import axe, blank
 from longer import long
@@ -130,11 +130,11 @@ def test_a_shift_is_an_alarm_within_minutes_and_ends_with_it(watched: Path, fall
     assert service.now - alarm.since > 75  # of the 150 seconds that the shift has lasted
     first = alarm.changes[0]
     assert first.share.exit == 1 and abs(first.value - 0.45) < 0.1
-    assert "The share of exit 1 fell to" in service.verdict.sentences[0]
+    assert "exit 1 fell to" in service.verdict.sentences[0]
     service.answer((0.45, 0.35, 0.2), 5_000)
     assert service.watch.alarm is not None and service.watch.alarm.since == alarm.since
     service.answer(USUAL, 4_000)
-    assert service.watch.alarm is None and service.lines[1:] == ["the alarm has ended"]
+    assert service.watch.alarm is None and len(service.lines) == 2 and "ended" in service.lines[1]
     assert service.watch.alarms == 1 and service.watch.bundle is service.bundle
 
 
@@ -147,9 +147,7 @@ def test_more_disagreement_is_an_alarm_though_exits_are_as_ever(watched: Path) -
     assert change.share.of == "disagreement" and 0.2 < change.value < 0.5
 
 
-@pytest.mark.parametrize(
-    ("differing", "said"), [(0.08, "no difference shows"), (0.3, "there are more now")]
-)
+@pytest.mark.parametrize(("differing", "said"), [(0.08, "no difference"), (0.3, "more now")])
 def test_disagreement_is_estimated_and_held_against_calibration(
     watched: Path, differing: float, said: str
 ) -> None:
@@ -171,7 +169,7 @@ def test_what_there_is_no_room_for_is_left_out_at_every_exit(watched: Path) -> N
         assert not service.watch.answered(answer, room=False)
     watch = service.watch
     assert sum(watch.runs) == 50 and watch.skipped == 50 and watch.images == 100
-    assert "50 more were drawn and left out" in page.agreement(watch)[-1]
+    assert "50 more were" in page.agreement(watch)[-1]
 
 
 def test_a_run_to_the_end_is_held_against_the_policys_answer(leaving: Path) -> None:
@@ -343,7 +341,7 @@ def test_a_server_watches_itself(watched: Path, pictures: list[np.ndarray], tmp_
     bundle = Bundle(watched, threads=1)
     with serving(bundle, Watch(bundle, WatchOptions(shadow=1.0, answers=path))) as port:
         answers = [ask(port, png(each))[1] for each in pictures[:40]]
-        wait(lambda: runs(ask(port, None, "/metrics", "GET")[1]) == 40)
+        wait(lambda: runs(get(port, "/metrics")[1]) == 40)
         right = [{"id": answer["id"], "label": answer["class"]} for answer in answers[:30]]
         assert ask(port, json.dumps(right), "/feedback") == (200, {"labeled": 30, "unknown": []})
         again = json.dumps({**right[0], "label": answers[0]["class"]})
@@ -352,7 +350,7 @@ def test_a_server_watches_itself(watched: Path, pictures: list[np.ndarray], tmp_
             assert ask(port, body, "/feedback")[0] == 422
         many = json.dumps([right[0]] * (uploads.LABELS + 1))
         assert ask(port, many, "/feedback")[0] == 413 and ask(port, "[]", "/feedback")[0] == 200
-        metrics = ask(port, None, "/metrics", "GET")[1]
+        metrics = get(port, "/metrics")[1]
     assert f'offramp_labels_total{{exit="{answers[0]["exit"]}"}}' in metrics
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert [line["id"] for line in lines[:40]] == [answer["id"] for answer in answers]
@@ -401,7 +399,7 @@ def test_the_page_in_a_browser(
     condition = f"document.getElementById('footer').textContent.includes('{images}')"
     assert browser.execute_async_script(WAIT.replace("CONDITION", condition))
     assert browser.find_element("id", "verdict").get_attribute("class") == "alarm"
-    assert "The share of exit" in browser.find_element("id", "verdict").text
+    assert "share of exit" in browser.find_element("id", "verdict").text
     assert axe(browser) == []
     page_width = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert page_width == [width, width]

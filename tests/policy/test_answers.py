@@ -69,9 +69,8 @@ def test_one_exit_alone_is_an_answer(rates: Sequence[float], target: Target) -> 
     assert (policy.score, policy.thresholds) == ("fixed", (0.0, None, None))
     assert doubts(policy, rows, outcome.remark) == ()
     assert policy.macs(COSTS) == (36, 0, 0)
-    assert (
-        headline(policy) == "Exit 1 alone meets the target and saves 64.0 % of the plain network's MACs"
-    )
+    said = headline(policy)
+    assert said is not None and said.startswith("Exit 1 alone") and "64.0 %" in said
     assert parse(to_json(policy)) == policy
 
 

@@ -149,12 +149,12 @@ def test_a_policy_file_keeps_gates_to_the_bit() -> None:
 @pytest.mark.parametrize(
     ("score", "gates", "message"),
     [
-        ("gate", None, "exit 1 has a threshold and no gate"),
-        ("gate", (*LEARNED[:2], None, None), "exit 3 has a threshold and no gate"),
-        ("gate", LEARNED[1:], "4 exits need as many gates, got 3"),
-        ("gate", ((1.0, 2.0), *LEARNED[1:]), "the gate of exit 1 must be 5 finite numbers"),
-        ("gate", ((math.inf,) * 5, *LEARNED[1:]), "the gate of exit 1 must be 5 finite numbers"),
-        ("margin", LEARNED, "gates go with the scores gate and classwise, not with margin"),
+        ("gate", None, "exit 1 has"),
+        ("gate", (*LEARNED[:2], None, None), "exit 3 has"),
+        ("gate", LEARNED[1:], "gates, got 3"),
+        ("gate", ((1.0, 2.0), *LEARNED[1:]), "gate of exit 1 .* 5 finite"),
+        ("gate", ((math.inf,) * 5, *LEARNED[1:]), "gate of exit 1 .* 5 finite"),
+        ("margin", LEARNED, "not with margin"),
     ],
 )
 def test_gates_that_do_not_fit_are_refused(

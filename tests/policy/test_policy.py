@@ -56,7 +56,7 @@ TIMED = json.loads("""{
         ({}, {}),
         ({}, {"leaving": [0.5, 0.5]}),
         ({"kind": "risk", "value": 0.2, "confidence": 0.95, "labels": False}, TIMED),
-        ({}, {"images": 5, "of a later offramp": [1, {"a": None}]}),
+        ({}, {"images": 5, "later": [1, {"a": None}]}),
     ],
 )
 def test_what_a_file_says_of_its_calibration_is_written_again_to_the_byte(
@@ -129,26 +129,23 @@ LAST = {"exit": 2, "threshold": None, "temperature": 1.0}
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "policy is no JSON"),
-        (changed(format=2), "format must be 1, got 2"),
-        (changed(more=1), "more is no field of it; remove it"),
-        (changed(score="luck"), "score 'luck' is none of confidence"),
+        ("{", "is no JSON"),
+        (changed(format=2), "format must be 1"),
+        (changed(more=1), "more is no"),
+        (changed(score="luck"), "'luck' is none"),
         (changed(trial_hash="x"), "trial_hash"),
-        (changed(exits=[]), "exits must have at least 1 entry, got []"),
-        (changed(exits=[{**EXIT, "threshold": 1.5}, LAST]), "threshold of exit 1 must be from 0 to 1"),
+        (changed(exits=[]), "at least 1 entry"),
+        (changed(exits=[{**EXIT, "threshold": 1.5}, LAST]), "threshold of exit 1"),
         (changed(exits=[{**EXIT, "threshold": "0.5"}, LAST]), "exits.0.threshold"),
         (changed(exits=[{**EXIT, "temperature": 0.0}, LAST]), "exits.0.temperature"),
-        (changed(exits=[EXIT, {**LAST, "threshold": 0.5}]), "exit 2 is the last and has no threshold"),
-        (changed(exits=[LAST, EXIT]), "exits must be ascending"),
-        (
-            changed(target={"kind": "luck", "value": 0.1}),
-            "target.kind: there is no limit 'luck', only max-acc",
-        ),
-        (changed(target={"kind": "risk", "value": "0.1"}), "target.value must be a number, got '0.1'"),
+        (changed(exits=[EXIT, {**LAST, "threshold": 0.5}]), "exit 2 is the"),
+        (changed(exits=[LAST, EXIT]), "must be ascending"),
+        (changed(target={"kind": "luck", "value": 0.1}), "no limit 'luck'"),
+        (changed(target={"kind": "risk", "value": "0.1"}), "target.value must be"),
         (changed(target={"kind": "risk", "value": 0.1, "more": 1}), "target.more"),
         (changed(chosen={"loss": "little"}), "chosen.loss"),
         (changed(chosen={"leaving": [0.5, None]}), "chosen.leaving.1"),
-        (changed(score="patience", exits=[EXIT, LAST]), "must be at least 1 and finite for patience"),
+        (changed(score="patience", exits=[EXIT, LAST]), "1 and finite for"),
     ],
 )
 def test_a_bad_file_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -181,7 +178,7 @@ def test_a_policy_fits_its_own_network_only(snapshot: SnapshotAssertion) -> None
     check_fits(a_policy(), "t-1", HASH, FOUR)
     assert refusal(check_fits, a_policy(), "t-1", HASH, (1, 2, 3, 4, 5)) == snapshot
     for trial_hash, exits in (("cd" * 32, FOUR), (HASH, (1, 2))):
-        refuses("made for trial t-1", check_fits, a_policy(), "t-2", trial_hash, exits)
+        refuses("for trial t-1", check_fits, a_policy(), "t-2", trial_hash, exits)
 
 
 def test_logits_of_other_exits_are_refused() -> None:

@@ -202,7 +202,7 @@ def test_an_ensemble_answers_by_the_geometric_mean_of_the_exits_so_far() -> None
             mean = mean / mean.sum(1, keepdims=True)
             shares = np.exp(answering[:, exit])
             np.testing.assert_allclose(shares / shares.sum(1, keepdims=True), mean, atol=1e-5)
-        np.testing.assert_array_equal(answering[:, 3], logits[:, 3], "the final exit answers alone")
+        np.testing.assert_array_equal(answering[:, 3], logits[:, 3])  # the final exit answers alone
         np.testing.assert_array_equal(scoring.all_answer_logits("confidence", array), array)
 
 

@@ -143,9 +143,9 @@ def edited(*path: Any, to: Any) -> dict[str, Any]:
         (edited("format", to="x"), "format "),
         (edited("stages", 0, "mean", to=-1), "stages.0.mean "),
         (edited("stages", 0, "p50", to="1"), "stages.0.p50 "),
-        (edited("stages", 1, "p50", to=99.0), "p50 of exit 2 is above its p95"),
-        (edited("stages", 1, "exit", to=1), "exits of batch 1 must ascend"),
-        (edited("stages", 1, "macs", to=7), "every batch must have the same exits and MACs"),
+        (edited("stages", 1, "p50", to=99.0), "p50 of exit 2"),
+        (edited("stages", 1, "exit", to=1), "exits of batch 1"),
+        (edited("stages", 1, "macs", to=7), "every batch must"),
         (edited("stages", to=[]), "stages "),
         (edited("device", to=""), "device: "),
         (edited("more", to=1), "more "),
@@ -155,7 +155,7 @@ def edited(*path: Any, to: Any) -> dict[str, Any]:
 def test_malformed_files_are_refused(value: Any, message: str, tmp_path: Path) -> None:
     path = saved(tmp_path, value)
     line = refuses(message, read, path)
-    assert line.startswith(f"{path}: ") and "run.py --measure --out FILE" in line
+    assert line.startswith(f"{path}: ") and "--measure" in line
 
 
 def test_files_that_are_none(tmp_path: Path, snapshot: SnapshotAssertion) -> None:

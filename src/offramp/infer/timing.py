@@ -101,6 +101,16 @@ class TimedCall:
     share: float = 1.0
 
 
+@dataclass(frozen=True)
+class MeasuredCall:
+    """A call and what it took. joules: of an image; memory: bytes; None where they were not measured."""
+
+    call: TimedCall
+    times: Times
+    joules: float | None = None
+    memory: int | None = None
+
+
 class Subject(Protocol):
     """A network that can be measured, in some engine."""
 
@@ -138,7 +148,7 @@ def measure(
     subject.wait()
     first_calls = clock() - began
     times = interleaved({at: timed.call for at, timed in enumerate(calls)}, subject.wait, effort, clock)
-    lines: dict[str, list[tuple[TimedCall, Times, float | None, int | None]]] = {}
+    lines: dict[str, list[MeasuredCall]] = {}
     for at, timed in enumerate(calls):
         energy, memory = None, None
         if meter is not None and timed.what in WHOLE:
@@ -146,32 +156,34 @@ def measure(
             energy = joules(timed.call, batch, meter, subject.wait)
             timed.call()
             memory = subject.peak()
-        lines.setdefault(timed.what, []).append((timed, times[at], energy, memory))
+        lines.setdefault(timed.what, []).append(MeasuredCall(timed, times[at], energy, memory))
     return [_line(subject.engine, batch, parts) for parts in lines.values()], first_calls
 
 
-def _line(
-    engine: str, batch: int, parts: Sequence[tuple[TimedCall, Times, float | None, int | None]]
-) -> Timing:
+def _line(engine: str, batch: int, parts: Sequence[MeasuredCall]) -> Timing:
     """The line of a call, or of several of which each happens with its share. The rate of those is that
-    of their mean, which the share of slow images moves and a single slow call does not. parts: with
-    joules of an image, and bytes, as of `Timing`."""
-    calls, timed, drawn, memory = zip(*parts, strict=True)
-    first, shares = calls[0], [call.share for call in calls]
-    times = timed[0] if len(parts) == 1 else mixed(timed, shares)
-    typical = sum(share * each.p50 for share, each in zip(shares, timed, strict=True))
-    energy = [None if x is None else share * x for share, x in zip(shares, drawn, strict=True)]
+    of their mean, which the share of slow images moves and a single slow call does not."""
+
+    shares = [part.call.share for part in parts]
+
+    def mean(values: Sequence[float | None]) -> float | None:
+        each = [share * x for share, x in zip(shares, values, strict=True) if x is not None]
+        return sum(each) if len(each) == len(parts) else None
+
+    times = parts[0].times
+    if len(parts) > 1:
+        times = mixed([part.times for part in parts], shares)
     return Timing(
         engine,
-        first.what,
+        parts[0].call.what,
         batch,
         p50=times.p50,
         p95=times.p95,
-        rate=batch / typical,
-        macs=None if first.macs is None else sum(c.share * (c.macs or 0.0) for c in calls),
-        repeats=min(len(each.samples) for each in timed),
-        joules=None if None in energy else sum(each or 0.0 for each in energy),
-        memory=max((each for each in memory if each is not None), default=None),
+        rate=batch / sum(part.call.share * part.times.p50 for part in parts),
+        macs=mean([part.call.macs for part in parts]),
+        repeats=min(len(part.times.samples) for part in parts),
+        joules=mean([part.joules for part in parts]),
+        memory=max((part.memory for part in parts if part.memory is not None), default=None),
     )
 
 

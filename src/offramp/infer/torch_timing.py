@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -36,7 +36,7 @@ from offramp.policy.calibration import Target
 from offramp.policy.costs import Costs
 from offramp.policy.limits import LIMITS, check_times
 from offramp.policy.policy import Policy
-from offramp.policy.stage_times import of_file
+from offramp.policy.stage_times import in_time, of_file
 from offramp.store.provenance import provenance
 from offramp.study.trained import network_costs
 
@@ -51,20 +51,6 @@ class PartTimes:
     segments: tuple[Times, ...]  # [K] times of a batch
     heads: tuple[Times, ...]  # [K]; head K is the classifier
     plain: Times  # the backbone in one call
-
-    def costs(
-        self,
-        owners: tuple[int, ...],
-        exits: tuple[int, ...],
-        of: Callable[[Times], float] = attrgetter("p50"),
-    ) -> Costs:
-        """Nanoseconds an image of each part, used in place of MACs. of: the number taken of a part's
-        samples."""
-        segments, heads = (
-            tuple(round(1e9 * of(t) / self.batch) for t in parts)
-            for parts in (self.segments, self.heads)
-        )
-        return Costs(segments, heads, owners, exits)
 
 
 def times_for(
@@ -95,10 +81,11 @@ def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> Me
 def measured(times: PartTimes, costs: Costs, busy: float, where: Mapping[str, Any]) -> MeasuredCosts:
     """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so. busy: cores
     that other processes kept busy; where: the machine."""
-    median, upper, mean = (
-        replace(times.costs(costs.owners, costs.exits, attrgetter(of)), carry=costs.carry)
-        for of in ("p50", "p90", "mean")
-    )
+
+    def of_parts(number: Callable[[Times], float]) -> Costs:
+        return in_time(costs, map(number, times.segments), map(number, times.heads), times.batch)
+
+    median, upper, mean = (of_parts(attrgetter(name)) for name in ("p50", "p90", "mean"))
     record = {
         "batch": times.batch,
         "segments": [t.p50 for t in times.segments],

@@ -18,6 +18,7 @@ from offramp.policy.costs import Costs
 from offramp.policy.learned import LEARNERS, GateNumbers
 from offramp.policy.limits import LossKind
 from offramp.policy.policy import Policy
+from offramp.policy.solve import Thresholds
 
 Floats = NDArray[np.floating]
 Ints = NDArray[np.integer]
@@ -145,9 +146,9 @@ def candidates(
     lost = loss_of(kind, answers.answers(), validation.labels)
     useless = beaten_exits(lost, costs)
     scores[:, useless] = scoring.NEVER
-    full: tuple[float | None, ...] = (None,) * len(exits)
+    full: Thresholds = (None,) * len(exits)
 
-    def policy(setting: tuple[float | None, ...]) -> Policy:
+    def policy(setting: Thresholds) -> Policy:
         some = [None if i in useless else threshold for i, threshold in enumerate(setting)]
         return Policy(search.score, exits, some, warmth, carry=costs.carry, gates=learned)
 
@@ -198,9 +199,7 @@ def _learned(
     return LEARNERS[search.score](validation.logits, labels, costs)
 
 
-def _settings(
-    lost: Floats, scores: Floats, costs: Costs, search: Search
-) -> list[tuple[float | None, ...]]:
+def _settings(lost: Floats, scores: Floats, costs: Costs, search: Search) -> list[Thresholds]:
     """Thresholds worth a look, safest first where they have an order of their own. lost and scores: [N,
     E]."""
     last, score = lost.shape[1] - 1, scoring.SCORES[search.score]
@@ -222,9 +221,7 @@ def _settings(
     return [*(_run_up(first, cuts) if first else ()), *points]
 
 
-def _exit_by_exit(
-    scores: Floats, lost: Floats, cuts: Sequence[Floats]
-) -> list[tuple[float | None, ...]]:
+def _exit_by_exit(scores: Floats, lost: Floats, cuts: Sequence[Floats]) -> list[Thresholds]:
     """For one share after another, from none up: at each exit the lowest threshold by which those who
     leave lose at most that share, of the rows that get there (after CalexNet, arXiv 2509.08318)."""
     most = float(lost[:, : len(cuts)].mean(axis=0).max(initial=0.0))
@@ -245,9 +242,7 @@ def _exit_by_exit(
     return settings
 
 
-def _run_up(
-    thresholds: tuple[float | None, ...], cuts: Sequence[Floats]
-) -> list[tuple[float | None, ...]]:
+def _run_up(thresholds: Thresholds, cuts: Sequence[Floats]) -> list[Thresholds]:
     """Policies between the full network and the first point of a frontier, safest first: fewer and
     fewer of the rows that leave there. The first point is the cheapest that loses nothing on
     validation; a short calibration split may certify a safer one only."""

@@ -13,7 +13,7 @@ exit and up to 5,000 distinct scores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 
@@ -98,10 +98,10 @@ def frontier(
     best = _Best(budgets, nothing, nothing.copy(), [None] * points)
     _offer(best, full, [], full.losses.sum(keepdims=True).reshape(-1), rows * full.macs)
     for exits in _subsets(count - 1):
-        run = _keep(exits, losses, costs)
         most = min(MOST_CUTS, int(CELLS ** (1 / len(exits))))
         grid = [_spread(len(cuts[exit]), most) for exit in exits]
-        _search(best, run, grid, scores, cuts)
+        anywhere = _Setting(exits, (0,) * len(exits))
+        _search(best, _keep(exits, losses, costs), anywhere, range(len(exits)), grid, scores, cuts)
     for level in range(ROUNDS):
         for setting in list(dict.fromkeys(s for s in best.settings if s is not None and s.exits)):
             _refine(best, _keep(setting.exits, losses, costs), setting, level, scores, cuts)
@@ -149,18 +149,6 @@ def _spread(cuts: int, most: int) -> Ints:
     return np.unique(np.linspace(0, max(cuts - 1, 0), min(cuts, most)).round().astype(int))
 
 
-def _search(best: _Best, run: _Kept, grid: list[Ints], scores: Floats, cuts: Sequence[Floats]) -> None:
-    """Try every combination of the cuts in `grid`, one list for each exit that is kept."""
-    bins = [
-        np.searchsorted(cuts[exit][chosen], scores[:, exit], side="right")
-        for exit, chosen in zip(run.exits, grid, strict=True)
-    ]
-    sizes = [len(chosen) + 1 for chosen in grid]
-    spent = np.broadcast_to(run.macs, run.losses.shape)
-    choices = [np.append(g, len(cuts[e])) for e, g in zip(run.exits, grid, strict=True)]
-    _offer(best, run, choices, totals(bins, sizes, run.losses), totals(bins, sizes, spent))
-
-
 def totals(bins: Sequence[Ints], sizes: Sequence[int], values: Floats) -> Floats:
     """The sum over rows of the value where each leaves, for every combination of cuts.
 
@@ -192,51 +180,49 @@ def _refine(
     best: _Best, run: _Kept, setting: _Setting, level: int, scores: Floats, cuts: Sequence[Floats]
 ) -> None:
     """Search around a setting: each pair of its exits at a time, the others as they are."""
-    for pair in _pairs(len(run.exits)):
+    early = len(run.exits)
+    for pair in combinations(range(early), min(early, 2)):
         grid = []
         for at in pair:
             count = len(cuts[run.exits[at]])
-            coarse = count / max(1, min(MOST_CUTS, int(CELLS ** (1 / len(run.exits)))) - 1)
+            coarse = count / max(1, min(MOST_CUTS, int(CELLS ** (1 / early))) - 1)
             step = max(1, round(2 * coarse / NEAR ** (level + 1)))
             near = setting.cuts[at] + step * np.arange(-NEAR, NEAR + 1)
             grid.append(np.unique(near[(near >= 0) & (near < count)]))
         if all(len(chosen) for chosen in grid):
-            _search_pair(best, run, setting, pair, grid, scores, cuts)
+            _search(best, run, setting, pair, grid, scores, cuts)
 
 
-def _pairs(exits: int) -> Iterator[tuple[int, ...]]:
-    yield from combinations(range(exits), 2) if exits > 1 else ((0,),)
-
-
-def _search_pair(
+def _search(
     best: _Best,
     run: _Kept,
     setting: _Setting,
-    pair: tuple[int, ...],
+    some: Sequence[int],
     grid: list[Ints],
     scores: Floats,
     cuts: Sequence[Floats],
 ) -> None:
-    """As `_search`, with the exits outside `pair` fixed: each row then has one place where it leaves
-    if the pair lets it pass, and exits of the pair behind that place are out of its reach."""
+    """Try every combination of the cuts in `grid`, one list for each of some exits that are run, with
+    the others as the setting has them: each row then has one place where it leaves if those let it
+    pass, and those behind that place are out of its reach."""
     rows, last = len(scores), len(run.exits)
     place = np.full(rows, last)
     for at in reversed(range(last)):
         all_cuts, exit = cuts[run.exits[at]], run.exits[at]
-        if at not in pair and setting.cuts[at] < len(all_cuts):
+        if at not in some and setting.cuts[at] < len(all_cuts):
             place[scores[:, exit] >= all_cuts[setting.cuts[at]]] = at
     bins = []
-    for at, chosen in zip(pair, grid, strict=True):
+    for at, chosen in zip(some, grid, strict=True):
         exit = run.exits[at]
         reached = np.searchsorted(cuts[exit][chosen], scores[:, exit], side="right")
         bins.append(np.where(place < at, 0, reached))
     columns = np.arange(rows)
     passed = run.losses[columns, place], run.macs[place]
-    losses = np.column_stack([run.losses[:, list(pair)], passed[0]])
-    spent = np.column_stack([*(np.full(rows, run.macs[at]) for at in pair), passed[1]])
+    losses = np.column_stack([run.losses[:, list(some)], passed[0]])
+    spent = np.column_stack([*(np.full(rows, run.macs[at]) for at in some), passed[1]])
     sizes = [len(chosen) + 1 for chosen in grid]
     choices = [np.array([cut]) for cut in setting.cuts]
-    for at, chosen in zip(pair, grid, strict=True):
+    for at, chosen in zip(some, grid, strict=True):
         choices[at] = np.append(chosen, len(cuts[run.exits[at]]))
     _offer(best, run, choices, totals(bins, sizes, losses), totals(bins, sizes, spent))
 

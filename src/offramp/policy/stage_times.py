@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -175,16 +176,18 @@ def unlike(timed: str, device: str, int8: bool) -> tuple[str, ...]:
 def recorded(record: Mapping[str, Any], costs: Costs) -> MeasuredCosts:
     """The times in a policy file, as `calibrate` read them. Raises KeyError where it has none."""
     used = "_used" if "segments_used" in record else "_p90"
-    upper, median = (_again(record, ending, costs) for ending in (used, ""))
+    upper, median = (
+        in_time(costs, record[f"segments{ending}"], record[f"heads{ending}"], record["batch"])
+        for ending in (used, "")
+    )
     return MeasuredCosts(upper, median, record)
 
 
-def _again(record: Mapping[str, Any], ending: str, costs: Costs) -> Costs:
-    segments, heads = (
-        tuple(round(1e9 * seconds / record["batch"]) for seconds in record[f"{part}{ending}"])
-        for part in ("segments", "heads")
-    )
-    return Costs(segments, heads, costs.owners, costs.exits, costs.carry)
+def in_time(costs: Costs, segments: Iterable[float], heads: Iterable[float], batch: int) -> Costs:
+    """The costs of a network in nanoseconds an image in place of MACs. segments, heads: [K] seconds of a
+    batch."""
+    first, second = (tuple(round(1e9 * each / batch) for each in parts) for parts in (segments, heads))
+    return replace(costs, segments=first, heads=second)
 
 
 def _seconds(costs: Costs, batch: int, ending: str) -> dict[str, list[float]]:
@@ -204,7 +207,7 @@ def _costs(rows: Sequence[TimedStage], costs: Costs, batch: int, of: RoundsNumbe
         seconds = {"mean": row.mean, "p50": row.p50, "p95": row.p95}[of] / 1000
         segments[row.exit - 1] = max(round(1e9 * seconds / batch) - before, 0)
         newest[trunk] = row.exit
-    return Costs(tuple(segments), (0,) * len(costs.heads), costs.owners, costs.exits, costs.carry)
+    return replace(costs, segments=tuple(segments), heads=(0,) * len(costs.heads))
 
 
 def _doubts(rows: Sequence[TimedStage], times: StageTimes) -> Iterator[str]:

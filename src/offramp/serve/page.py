@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Literal
 
 from jinja2 import Environment, StrictUndefined, Template
 
+from offramp.bundle.expected import Expected
 from offramp.policy.quality import Interval, anytime
 from offramp.units import counted, duration, percent
 
 if TYPE_CHECKING:
-    from offramp.bundle.expected import Expected, ExpectedShare
+    from offramp.bundle.expected import ExpectedShare
     from offramp.serve.alarm import ShareChange
     from offramp.serve.watch import Watch
 
 FEW = 30  # images below which no share of them is shown
 TO_JUDGE = 500  # images without an alarm, before that is said to mean anything
 NOTHING = "–"
+UNKNOWN = Expected(0, (), ())  # of a bundle that does not say what to expect
 UNIT = "\N{NO-BREAK SPACE}%"  # of which no line is broken
 STILL = "Above is where they would have left; the table has where they leave."
 FILES = {"page.css": "text/css", "page.js": "text/javascript"}
@@ -117,50 +119,51 @@ def agreement(watch: Watch) -> tuple[str, ...]:
     return tuple(sentences)
 
 
+def cell(value: float | ExpectedShare | Interval | None) -> str:
+    """Of a table: a share, with its bounds where it has some."""
+    if value is None:
+        return NOTHING
+    text = percent(value) if isinstance(value, int | float) else within(value)
+    return text.replace(" %", UNIT)
+
+
 def window_rows(watch: Watch) -> list[tuple[str, ...]]:
     """Of the table: what a row is of, its value in each window, and on calibration images."""
+    expected, windows = watch.expected or UNKNOWN, watch.windows
+    images = [window.images for window in windows]
 
-    def row(name: str, values: list[float | None], before: str) -> tuple[str, ...]:
-        enough = [
-            window.runs >= FEW if "differ" in name else window.images >= FEW for window in watch.windows
-        ]
-        texts = [
-            NOTHING if value is None or not some else percent(value)
-            for value, some in zip(values, enough, strict=True)
-        ]
-        return tuple(text.replace(" %", UNIT) for text in (name, *texts, before))
+    def row(
+        name: str,
+        values: list[float | None],
+        before: float | ExpectedShare | None,
+        counts: list[int] = images,
+    ) -> tuple[str, ...]:
+        pairs = zip(values, counts, strict=True)
+        return (name, *(cell(value if count >= FEW else None) for value, count in pairs), cell(before))
 
-    expected, windows = watch.expected, watch.windows
-    images = NOTHING if expected is None else f"{expected.images:,}"
-    rows = [("images", *(f"{window.images:,}" for window in windows), images)]
+    before = f"{expected.images:,}" if expected.images else NOTHING
+    rows = [("images", *(f"{count:,}" for count in images), before)]
     for at, exit in enumerate(watch.exits):
-        before = expected and expected.of_exit(exit)
         values = [window.shares[at] for window in windows]
-        rows.append(row(f"left at exit {exit}", values, within(before) if before else NOTHING))
-    sure, spent = (None, None) if expected is None else (expected.confidence, expected.compute)
-    mean = [window.confidence for window in windows]
-    rows.append(row("mean confidence", mean, NOTHING if sure is None else percent(sure)))
-    compute = [window.compute for window in windows]
-    rows.append(
-        row("compute, of the plain network's", compute, NOTHING if spent is None else percent(spent))
-    )
-    differing = expected and expected.disagreement
-    runs = [window.disagreement for window in windows]
-    name = f"differ from exit {watch.exits[-1]}"
-    return [*rows, row(name, runs, within(differing) if differing else NOTHING)]
+        rows.append(row(f"left at exit {exit}", values, expected.of_exit(exit)))
+    sure = [window.confidence for window in windows]
+    rows.append(row("mean confidence", sure, expected.confidence))
+    spent = [window.compute for window in windows]
+    rows.append(row("compute, of the plain network's", spent, expected.compute))
+    name, runs = f"differ from exit {watch.exits[-1]}", [window.runs for window in windows]
+    differing = [window.disagreement for window in windows]
+    return [*rows, row(name, differing, expected.disagreement, runs)]
 
 
 def label_rows(watch: Watch) -> list[tuple[str, ...]]:
     """Exit, labels, accuracy with its interval, and that of calibration."""
     rows: list[tuple[str, ...]] = []
+    expected = watch.expected or UNKNOWN
     for at, exit in enumerate(watch.exits):
         count, right = watch.labels.labeled[at], watch.labels.right[at]
-        accuracy = within(anytime(right, count)) if count else NOTHING
-        before = watch.expected.accuracy[at] if watch.expected and watch.expected.accuracy else None
-        had = NOTHING if before is None else percent(before)
-        rows.append(
-            tuple(text.replace(" %", UNIT) for text in (f"exit {exit}", f"{count:,}", accuracy, had))
-        )
+        accuracy = anytime(right, count) if count else None
+        before = expected.accuracy[at] if expected.accuracy else None
+        rows.append((f"exit {exit}", f"{count:,}", cell(accuracy), cell(before)))
     return rows
 
 
