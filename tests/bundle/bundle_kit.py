@@ -96,8 +96,24 @@ def export_to(
     return finished(export(store, trial or rule.calibration.trial, rule, out, options))
 
 
+def photos_store(folder: Path, shape: tuple[int, int, int], **geometry: Any) -> Store:
+    """A trial of `two-stage` on files of noise `[H, W, 3]`, 40 dark and 40 light to train on, 10 of each
+    to test."""
+    write_photos(folder / "photos", shape)
+    study = spec.parse(
+        {
+            "seeds": [1],
+            "strategies": ["two-stage"],
+            "backbone": "digits-cnn",
+            "exits": {"taps": ["blocks.0"], "head": "linear"},
+            "data": {"name": "folder", "root": str(folder / "photos"), **geometry},
+            "recipe": {"epochs": 1, "batch_size": 16},
+        }
+    )
+    return run_all(make_plan(study), folder / "runs")[0]
+
+
 def write_photos(folder: Path, shape: tuple[int, int, int]) -> None:
-    """Noise `[H, W, 3]` as a tree of files: 40 dark and 40 light to train on, 10 of each to test."""
     chance = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 10)):
         for label in ("dark", "light"):
@@ -124,6 +140,26 @@ def edited(bundle: Path, file: str, path: str, value: object) -> None:
         holder[last] = value
     place.write_text(json.dumps(document))
     seal(bundle)
+
+
+WAIT = """
+const [done] = arguments;
+const page = document.documentElement;
+const problem = document.getElementById("problem");
+const look = () => {
+  if (CONDITION) watching.disconnect(), done(problem ? problem.textContent : "");
+};
+const watching = new MutationObserver(look);
+watching.observe(page, { attributes: true, childList: true, subtree: true });
+look();
+"""
+
+
+def await_page(browser: Any, condition: str) -> str:
+    """Until the page is so; no clock ends it but the limit for a script that hangs. Returns what the
+    page says is wrong."""
+    browser.set_script_timeout(600)
+    return str(browser.execute_async_script(WAIT.replace("CONDITION", condition)))
 
 
 def noise(count: int) -> np.ndarray:

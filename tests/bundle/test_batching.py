@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_kit import noise
 
 from offramp.bundle.runtime import Bundle, StageInput, joined
 from offramp.serve import batcher
@@ -26,10 +27,6 @@ from offramp.serve.batcher import (
 
 HOUR = 3600.0
 KINDS = ["bundle", "together", "cascade", "gated", "classwise"]
-
-
-def noise(count: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal((count, 1, 8, 8)).astype(np.float32)
 
 
 def group(count: int, arrived: float = 0.0) -> ImageGroup:

@@ -19,12 +19,14 @@ from bundle_kit import (
     STRATEGIES,
     bundle_refusal,
     digits_store,
+    edited,
     export_to,
     halving,
+    photos_store,
     policy_of,
     read,
-    write_photos,
 )
+from onnxruntime import InferenceSession
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 from torchvision.models.resnet import BasicBlock, ResNet
@@ -32,7 +34,7 @@ from torchvision.models.resnet import BasicBlock, ResNet
 from longer import long
 from offramp.bundle import graphs, parity
 from offramp.bundle.export import ExportOptions
-from offramp.bundle.folder import SOURCES, measured, seal, writing
+from offramp.bundle.folder import SOURCES, measured, writing
 from offramp.bundle.runtime import Bundle
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.data import DataSpec, load, normalize
@@ -43,8 +45,7 @@ from offramp.nets.network import inside
 from offramp.policy import scoring
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
-from offramp.study.plan.plan import make_plan
-from offramp.study.spec import file as spec
+from offramp.study.run.trials import load_network
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 from wording import refusal
@@ -157,8 +158,7 @@ def test_a_cascade_in_a_bundle(
     export_to(tmp_path / "b", store, rule)
     bundle = check_answers(tmp_path / "b", store, rule, pictures)
     assert [stage.adds for stage in bundle.stages] == [False, True, False]
-    layout = json.loads((tmp_path / "b" / "stages.json").read_text())
-    assert "carry" not in layout
+    assert "carry" not in json.loads((tmp_path / "b" / "stages.json").read_text())
     for thresholds, left in (((0.6, None, None), [1, 3]), ((None, 0.6, None), [1, 2, 3])):
         some = policy_of(store, "cascade", "confidence", thresholds)
         export_to(tmp_path / "c", store, some, replace(QUICK, force=True))
@@ -171,10 +171,8 @@ def test_a_cascade_in_a_bundle(
     assert np.abs(bundle.stages[1].run(carried, 0 * first)[0] - second).max() > 1e-2
     alone = replace(rule, carry=0.0)
     assert refusal(export_to, tmp_path / "d", store, alone) == snapshot
-    layout["stages"] = layout["stages"][1:]  # nobody gives the first graph an answer
-    layout["stages"][0]["after"] = None
-    (tmp_path / "b" / "stages.json").write_text(json.dumps(layout))
-    seal(tmp_path / "b")
+    edited(tmp_path / "b", "stages.json", "stages.0", ...)  # nobody gives the first graph an answer
+    edited(tmp_path / "b", "stages.json", "stages.0.after", None)
     assert bundle_refusal(Bundle, tmp_path / "b") == snapshot
 
 
@@ -203,11 +201,8 @@ def test_a_bundle_is_left_class_by_class(
     export_to(tmp_path / "c", store, plain)
     exits = (Bundle(tmp_path / name).predict(pictures).exits for name in ("b", "c"))
     assert (next(exits) != next(exits)).any()
-    file = json.loads((tmp_path / "b" / "policy.json").read_text())
     for size in (9, 11):
-        file["exits"][0]["gate"] = [0.0] * size
-        (tmp_path / "b" / "policy.json").write_text(json.dumps(file))
-        seal(tmp_path / "b")
+        edited(tmp_path / "b", "policy.json", "exits.0.gate", [0.0] * size)
         assert bundle_refusal(Bundle, tmp_path / "b") == snapshot
 
 
@@ -272,8 +267,6 @@ def test_the_check_finds_a_bundle_that_answers_otherwise(
 
 
 def test_the_check_finds_images_that_leave_elsewhere(store: Store, tmp_path: Path) -> None:
-    from offramp.study.run.trials import load_network
-
     rule = halving(store, "joint")
     export_to(tmp_path / "b", store, rule)
     net = load_network(store, rule.calibration.trial, torch.device("cpu"))
@@ -403,18 +396,7 @@ def test_images_that_memory_does_not_hold_are_compared_too(
 ) -> None:
     """Training reads them from their files; so does the check, and no image that it does not ask for."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    write_photos(tmp_path / "photos", (8, 8, 3))
-    study = spec.parse(
-        {
-            "seeds": [1],
-            "strategies": ["two-stage"],
-            "backbone": "digits-cnn",
-            "exits": {"taps": ["blocks.0"], "head": "linear"},
-            "data": {"name": "folder", "root": str(tmp_path / "photos")},
-            "recipe": {"epochs": 1, "batch_size": 16},
-        }
-    )
-    store = run_all(make_plan(study), tmp_path / "runs")[0]
+    store = photos_store(tmp_path, (8, 8, 3))
     monkeypatch.setattr("offramp.data.read.MEMORY_SHARE", 2**62)  # none is free
     monkeypatch.setattr("offramp.bundle.trial_images.COMPARED", 15)
     options = ExportOptions(measure=False, anyway=True)
@@ -481,18 +463,10 @@ def test_other_backbones(name: str, tmp_path: Path) -> None:
         x = torch.randn(batch, 3, 32, 32)
         tensors = [x.numpy()]
         for stage in stages:
-            logits, *tensors = onnx_run(tmp_path / stage.file, tensors)
+            session = InferenceSession(tmp_path / stage.file)
+            names = [each.name for each in session.get_inputs()]
+            logits, *tensors = session.run(None, dict(zip(names, tensors, strict=True)))
             np.testing.assert_allclose(logits, net(x)[stage.exit - 1].numpy(), atol=1e-4)
-
-
-def onnx_run(path: Path, tensors: list[np.ndarray]) -> list[np.ndarray]:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path))
-    outputs: list[np.ndarray] = session.run(
-        None, {i.name: t for i, t in zip(session.get_inputs(), tensors, strict=True)}
-    )
-    return outputs
 
 
 def test_pillow_images_and_arrays_are_one(store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
@@ -502,8 +476,6 @@ def test_pillow_images_and_arrays_are_one(store: Store, pictures: np.ndarray, tm
     listed = bundle.predict([Image.fromarray(image[..., 0]) for image in pictures[:9]])
     assert (from_array.logits == listed.logits).all()
     data = load(DataSpec("digits", train_images=300, test_images=100))
-    from offramp.data import normalize
-
     pixels = normalize(data.test.images, torch.tensor(data.mean), torch.tensor(data.std)).numpy()
     assert (bundle.pixels(pictures) == pixels).all()  # to the bit
     floats = bundle.predict(pixels[:9].transpose(0, 2, 3, 1))

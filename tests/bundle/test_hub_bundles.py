@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 import yaml
-from bundle_kit import bundle_refusal
+from bundle_kit import bundle_refusal, edited, noise
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
@@ -57,8 +57,7 @@ def front(text: str) -> dict[str, object]:
 
 def assert_alike(folder: Path, other: Path) -> None:
     """That both bundles answer the same."""
-    noise = np.random.default_rng(0).standard_normal((5, 8, 8, 1)).astype(np.float32)
-    first, same = (Bundle(each).predict(noise).logits for each in (folder, other))
+    first, same = (Bundle(each).run(noise(5)).logits for each in (folder, other))
     np.testing.assert_array_equal(first, same)
 
 
@@ -91,11 +90,8 @@ def test_what_is_pushed_answers_when_it_is_fetched(fake: Hub, leaving: Path, tmp
 
     # Another bundle in its place: one commit, and no file of the first is left behind.
     smaller = Path(shutil.copytree(leaving, tmp_path / "smaller"))
-    layout = json.loads((smaller / "stages.json").read_text())
-    layout["stages"] = layout["stages"][:2]
-    (smaller / "stages.json").write_text(json.dumps(layout))
     (smaller / "stages" / "exit-3.onnx").unlink()
-    seal(smaller)
+    edited(smaller, "stages.json", "stages.2", ...)
     of_runtimes = ("on_litert.py", "stages/exit-1.tflite", "model_repository/old-exit-1/1/exit-1.onnx")
     mine = ("of-old-stages/mine.onnx", "stages/notes.txt")
     fake.repos["me/digits"] |= dict.fromkeys((*of_runtimes, *mine), b"x")

@@ -20,7 +20,7 @@ from offramp.data import DataSpec, load
 from offramp.data_spec import HELD_OUT
 from offramp.nets.network import inside
 from offramp.policy.calibrate import calibrate, target
-from offramp.policy.candidates import Search, SplitLogits
+from offramp.policy.candidates import Search
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study import trained as trial
@@ -43,6 +43,12 @@ def solved(store: Store, strategy: str) -> Policy:
     trained = read(store, strategy)
     rows = (trained.validation, trained.calibration)
     return trial.policy_of(trained, calibrate(*rows, trained.costs, target(1, max_accuracy_loss=0.1)))
+
+
+def images_of(name: str) -> SplitImages:
+    """A split of the trials."""
+    data = load(DataSpec("digits", train_images=300, test_images=100))
+    return SplitImages(data.splits[name].images, torch.tensor(data.mean), torch.tensor(data.std))
 
 
 def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -> None:
@@ -103,8 +109,7 @@ def test_a_cascade_in_int8(strategy: str, store: Store, tmp_path: Path) -> None:
     net = load_network(store, rule.calibration.trial, torch.device("cpu"))
     every = graphs.layout(inside(net).trunk_of, rule.exits)
     list(graphs.export(net, every, tmp_path / "float"))
-    data = load(DataSpec("digits", train_images=300, test_images=100))
-    split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
+    split = images_of("test")
     pixels = next(split.batches(9))
     tensors = int8.Layers(every, tmp_path / "float").inputs(every[1], pixels)
     with torch.inference_mode():
@@ -163,8 +168,7 @@ def test_a_head_is_cut_off_and_the_others_answer_as_before(store: Store, tmp_pat
     trained = read(store, "joint")
     net = load_network(store, trained.id, torch.device("cpu"))
     every = graphs.layout(inside(net).trunk_of, trained.exits)
-    data = load(DataSpec("digits", train_images=300, test_images=100))
-    split = SplitImages(data.calibration.images, torch.tensor(data.mean), torch.tensor(data.std))
+    split = images_of("calibration")
     (images,) = split.batches(1000)
     list(graphs.export(net, every, tmp_path / "float"))
     list(int8.quantize(every, tmp_path / "float", split, tmp_path / "int"))
@@ -191,8 +195,7 @@ def test_a_bundle_that_leaves_elsewhere_is_found(store: Store, tmp_path: Path) -
         card = export_to(tmp_path / "b", store, rule, replace(ASKED, check=False)).card
     assert card["check"] is None
     again = Policy.load(tmp_path / "b" / "policy.json")
-    data = load(DataSpec("digits", train_images=300, test_images=100))
-    split = SplitImages(data.test.images, torch.tensor(data.mean), torch.tensor(data.std))
+    split = images_of("test")
     never = policy_of(store, "joint", "confidence", (None,) * len(again.exits))
-    rows = SplitLogits(read(store, "joint").test.logits, data.test.labels.numpy())
+    rows = read(store, "joint").test
     refuses("nothing was written", parity.alike, Bundle(tmp_path / "b"), never, rows, split.batches(), 0)

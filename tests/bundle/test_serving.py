@@ -25,13 +25,13 @@ import jsonschema
 import numpy as np
 import pytest
 import yaml
+from bundle_kit import edited, noise
 from PIL import Image
 from starlette.requests import Request
 from starlette.routing import Route
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.api.deploy.serve import listener, name_of, opened
-from offramp.bundle.folder import seal
 from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
 from offramp.infer.image_files import open_bundle
@@ -147,14 +147,14 @@ def test_no_answer_is_lost_or_mixed_up(kind: str, leaving: Path, pictures: list[
 def test_what_leaves_early_does_not_wait_for_the_others(leaving: Path) -> None:
     """While the second stage is held up, the images that left at the first have their answers."""
     bundle = Bundle(leaving, threads=1)
-    noise = np.random.default_rng(0).standard_normal((64, 1, 8, 8)).astype(np.float32)
-    places = bundle.run(noise).exits
+    images = noise(64)
+    places = bundle.run(images).exits
     late, early = int(np.argmax(places > 1)), int(np.argmax(places == 1))
     assert places[late] > 1 and places[early] == 1
     released = held_up(bundle, 1)
     batcher = Batcher(bundle, 2, HOUR)
     batcher._running += 1  # as if another stage ran: the first waits for the second
-    slow, quick = batcher.submit(noise[late]), batcher.submit(noise[early])
+    slow, quick = batcher.submit(images[late]), batcher.submit(images[early])
     assert quick.result().exit == 1 and quick.result().batch == 2
     assert not slow.done()
     released.set()
@@ -176,9 +176,7 @@ def test_what_answers_no_pictures_is_not_served(
 ) -> None:
     """Nor does `predict` answer files by it: both did, with pixels that the network does not know."""
     bundle = Path(shutil.copytree(leaving, tmp_path / "floats"))
-    layout = json.loads((bundle / "stages.json").read_text())
-    (bundle / "stages.json").write_text(json.dumps({**layout, "normalized": True}))
-    seal(bundle)
+    edited(bundle, "stages.json", "normalized", True)
     assert refusal(opened, str(bundle), 1) == snapshot
     assert refusal(open_bundle, bundle) == snapshot
     assert opened(str(leaving), 1).labels == open_bundle(leaving).classes

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bundle_kit import await_page, edited, noise
 from prometheus_client import CollectorRegistry, generate_latest
 from syrupy.assertion import SnapshotAssertion
 from test_serving import ask, get, pictures, png, serving, wait
@@ -48,8 +49,7 @@ def watched(leaving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that says to expect EXPECTED."""
     folder = tmp_path_factory.mktemp("watched") / "flowers"
     shutil.copytree(leaving, folder)
-    (folder / FILE).write_text(json.dumps(EXPECTED.as_json()))
-    seal(folder)
+    edited(folder, FILE, "", EXPECTED.as_json())
     return folder
 
 
@@ -174,10 +174,10 @@ def test_what_there_is_no_room_for_is_left_out_at_every_exit(watched: Path) -> N
 
 def test_a_run_to_the_end_is_held_against_the_policys_answer(leaving: Path) -> None:
     bundle = Bundle(leaving, threads=1)
-    noise = np.random.default_rng(0).standard_normal((64, 1, 8, 8)).astype(np.float32)
-    answers, last = bundle.run(noise), bundle.all_exits(noise)[:, -1].argmax(axis=1)
+    images = noise(64)
+    answers, last = bundle.run(images), bundle.all_exits(images)[:, -1].argmax(axis=1)
     for row in range(64):
-        stage, differs = run_through(bundle, noise[row : row + 1])
+        stage, differs = run_through(bundle, images[row : row + 1])
         assert bundle.stages[stage].exit == answers.exits[row]
         assert differs == (answers.classes[row] != last[row])
 
@@ -185,9 +185,8 @@ def test_a_run_to_the_end_is_held_against_the_policys_answer(leaving: Path) -> N
 @pytest.mark.parametrize("kind", ["bundle", "together", "gated"])
 def test_falling_back_keeps_images_in_for_longer(kind: str, leaving: Path) -> None:
     bundle = Bundle(leaving.with_name(kind), threads=1)
-    noise = np.random.default_rng(0).standard_normal((64, 1, 8, 8)).astype(np.float32)
-    usual = bundle.run(noise).exits
-    raised, full = (fallen_back(bundle, how).run(noise).exits for how in ("raise", "all"))
+    usual = bundle.run(noise(64)).exits
+    raised, full = (fallen_back(bundle, how).run(noise(64)).exits for how in ("raise", "all"))
     assert (usual <= raised).all() and usual.mean() < raised.mean() <= full.mean() == 3
     assert fallen_back(bundle, "none") is bundle
 
@@ -271,17 +270,14 @@ def test_bundles_say_what_to_expect(
     assert mine is not None and mine.exits == (1, 2, 3)
     folder = shutil.copytree(leaving, tmp_path / "bundle")
     for wrong in ({"exits": [1, 2]}, {"images": 0}, {"shares": [{"of": "exit"}]}):
-        (folder / FILE).write_text(json.dumps(EXPECTED.as_json() | wrong))
-        seal(folder)
+        edited(folder, FILE, "", EXPECTED.as_json() | wrong)
         assert refusal(read, Bundle(folder, threads=1)) == snapshot
     (folder / FILE).unlink()  # as of an earlier offramp, with thresholds that were set by hand
     seal(folder)
     assert read(Bundle(folder, threads=1)) is None
     assert Service(folder).verdict.state == "blind"
-    policy = json.loads((folder / "policy.json").read_text())
     chosen = {"images": 1_000, "leaving": [0.5, 0.3, 0.2], "mean_macs": 1000.0}
-    (folder / "policy.json").write_text(json.dumps(policy | {"chosen": chosen}))
-    seal(folder)
+    edited(folder, "policy.json", "chosen", chosen)
     older = read(Bundle(folder, threads=1))
     assert older is not None and older.disagreement is None and older.images == 1_000
     first = older.of_exit(1)
@@ -366,13 +362,6 @@ def runs(metrics: str) -> float:
     )
 
 
-WAIT = """
-const done = arguments[0];
-const look = () => (CONDITION) && (watching.disconnect(), done(true));
-const watching = new MutationObserver(look);
-watching.observe(document.documentElement, { attributes: true, childList: true, subtree: true });
-look();
-"""
 LOOKS = [(1400, "light"), (390, "dark"), *long((1400, "dark"), (390, "light"))]
 
 
@@ -396,8 +385,7 @@ def test_the_page_in_a_browser(
     assert browser.find_element("tag name", "h1").text == "flowers"
     service.answer((0.3, 0.3, 0.4), 900)
     images = f"{service.watch.images:,} images"
-    condition = f"document.getElementById('footer').textContent.includes('{images}')"
-    assert browser.execute_async_script(WAIT.replace("CONDITION", condition))
+    await_page(browser, f"document.getElementById('footer').textContent.includes('{images}')")
     assert browser.find_element("id", "verdict").get_attribute("class") == "alarm"
     assert "share of exit" in browser.find_element("id", "verdict").text
     assert axe(browser) == []
@@ -412,5 +400,4 @@ def test_a_page_whose_server_has_gone_says_so(browser: Any, watched: Path) -> No
         browser.get(f"http://127.0.0.1:{port}/")
         assert not browser.find_element("id", "stale").is_displayed()
     browser.execute_script("dispatchEvent(new Event('focus'))")
-    condition = "!document.getElementById('stale').hidden"
-    assert browser.execute_async_script(WAIT.replace("CONDITION", condition))
+    await_page(browser, "!document.getElementById('stale').hidden")

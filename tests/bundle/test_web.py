@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundle_kit import export_to, halving, write_photos
+from bundle_kit import await_page, export_to, halving, photos_store
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
@@ -25,10 +25,7 @@ from offramp.bundle.card import data_title
 from offramp.bundle.runtime import Bundle
 from offramp.errors import OfframpError
 from offramp.policy import scoring
-from offramp.study.plan.plan import make_plan
-from offramp.study.spec import file as spec
 from refusal import refuses
-from support import run_all
 from wording import refusal
 
 HERE = Path(__file__)
@@ -68,36 +65,18 @@ const [data, how, width, height, done] = arguments;
 import("./network.js").then(({ pixels }) =>
   done([...pixels({ width, height, data: Uint8Array.from(data) }, how)]));
 """
-WAIT = """
-const [done] = arguments;
-const page = document.documentElement;
-const problem = document.getElementById("problem");
-const look = () => {
-  if (CONDITION) watching.disconnect(), done(problem.textContent);
-};
-const watching = new MutationObserver(look);
-watching.observe(page, { attributes: true, childList: true, subtree: true });
-look();
-"""
-
-
-def wait(browser: Any, condition: str) -> str:
-    """Until the page is so; no clock ends it but the limit for a script that hangs. Returns what the
-    page says is wrong."""
-    browser.set_script_timeout(600)
-    return str(browser.execute_async_script(WAIT.replace("CONDITION", condition)))
 
 
 def show(browser: Any, address: str, width: int = 1400, colors: str = "light") -> None:
     blank(browser, width, colors)
     browser.get(address)
-    assert wait(browser, "page.dataset.ready === 'yes' || !problem.hidden") == ""
+    assert await_page(browser, "page.dataset.ready === 'yes' || !problem.hidden") == ""
 
 
 def answers(browser: Any, files: list[Path]) -> list[tuple[str, str, str, int]]:
     """File, class, confidence and exit of each, as the page shows them."""
     browser.find_element("id", "files").send_keys("\n".join(map(str, files)))
-    wait(browser, f"page.dataset.answered === '{len(files)}'")
+    await_page(browser, f"page.dataset.answered === '{len(files)}'")
     rows = browser.execute_script(
         "return [...document.querySelectorAll('#rows tr')].map("
         "(r) => [...r.children].map((c) => c.textContent))"
@@ -109,21 +88,7 @@ def answers(browser: Any, files: list[Path]) -> list[tuple[str, str, str, int]]:
 def colored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of color images that are resized and cropped, with margins and temperatures."""
     folder = tmp_path_factory.mktemp("colored")
-    write_photos(folder / "photos", (40, 48, 3))
-    study = spec.parse(
-        {
-            "seeds": [1],
-            "strategies": ["two-stage"],
-            "backbone": "digits-cnn",
-            "exits": {"taps": ["blocks.0"], "head": "linear"},
-            "data": {
-                **{"name": "folder", "root": str(folder / "photos")},
-                **{"size": 16, "fit": "crop", "resize": 20},
-            },
-            "recipe": {"epochs": 1, "batch_size": 16},
-        }
-    )
-    store = run_all(make_plan(study), folder / "runs")[0]
+    store = photos_store(folder, (40, 48, 3), size=16, fit="crop", resize=20)
     export_to(folder / "bundle", store, halving(store, "two-stage", "margin"))
     return folder / "bundle"
 
@@ -250,7 +215,7 @@ def test_an_image_that_comes_too_early_leaves_the_page(
     with served(tmp_path / "site") as (address, _):
         blank(browser, 1400, "light")
         browser.get(address)
-        assert wait(browser, "!problem.hidden") != ""
+        assert await_page(browser, "!problem.hidden") != ""
         for kind in ("dragover", "drop"):
             assert browser.execute_script(PREVENTED, kind), kind
 

@@ -189,14 +189,8 @@ def test_offsets_of_other_classes_are_refused(joint: ExitNetwork, snapshot: Snap
 
 def test_no_images_at_all(joint: ExitNetwork) -> None:
     prediction = Predictor(joint, Policy("confidence", (1, 4), (0.5, None)))(IMAGES[:0])
-    assert (
-        prediction.classes.shape
-        == prediction.exits.shape
-        == prediction.confidence.shape
-        == prediction.compute.shape
-        == (0,)
-    )
-    assert prediction.logits.shape == (0, 3)
+    shapes = {name: tuple(tensor.shape) for name, tensor in vars(prediction).items()}
+    assert shapes.pop("logits") == (0, 3) and set(shapes.values()) == {(0,)}
 
 
 class Calls(TorchDispatchMode):
@@ -447,31 +441,15 @@ def test_a_single_image_with_odd_logits(joint: ExitNetwork, odd: float) -> None:
     torch.testing.assert_close(answer[1], expected, equal_nan=True)
 
 
-def test_a_tap_without_rows_is_named() -> None:
+@pytest.mark.parametrize("over", [(0, 1, 2, 3), (0, 1, 3)], ids=["no rows", "as many rows as images"])
+def test_a_tap_without_rows_of_images_is_named(over: tuple[int, ...]) -> None:
     class Odd(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.first, self.last = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
 
         def forward(self, x: Tensor) -> Tensor:
-            scale = x.abs().mean()
-            y = self.first(x)
-            return self.last(y.mean((2, 3)) * scale)
-
-    net = attach(Odd(), exits=["first"], input_shape=(1, 8, 8)).eval()
-    sure = scoring.scores("confidence", all_exits(net, (1, 2), IMAGES))[:, 0]
-    policy = Policy("confidence", (1, 2), (above(sure, 5), None))
-    refuses("a batch dimension", Predictor(net, policy), IMAGES)
-
-
-def test_a_tap_whose_rows_are_no_images_is_named_for_as_many_images() -> None:
-    class Odd(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            shades = x.mean((0, 1, 3))  # [8] of all images together
+            shades = x.mean(over)  # of all images together: one, or [8]
             y = self.first(x)
             return self.last(y.mean((2, 3)) * shades.sum())
 

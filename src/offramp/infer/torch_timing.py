@@ -67,15 +67,11 @@ def times_for(
     check_times(target.kind, file is not None)
     if file is not None:
         return of_file(file, costs, batch, target.kind)
-    return measured_costs(net(), costs, batch, score) if LIMITS[target.kind].stages else None
-
-
-def measured_costs(net: ExitNetwork, costs: Costs, batch: int, score: str) -> MeasuredCosts:
-    """Measure what the parts of a network take here; the arguments are those of `times_for`."""
-    before = busy_cores()
-    times = stage_times(net, batch, score, Effort(1000, 10.0))
-    busy = max(before, busy_cores())
-    return measured(times, costs, busy, machine(next(net.parameters()).device))
+    if not LIMITS[target.kind].stages:
+        return None
+    here, before = net(), busy_cores()
+    times = stage_times(here, batch, score, Effort(1000, 10.0))
+    return measured(times, costs, max(before, busy_cores()), machine(next(here.parameters()).device))
 
 
 def measured(times: PartTimes, costs: Costs, busy: float, where: Mapping[str, Any]) -> MeasuredCosts:

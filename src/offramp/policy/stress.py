@@ -127,22 +127,21 @@ def conclusions(
     return [*lines, PROMISE]
 
 
-def taken(plain: Floats, attacked: Floats, full: float, level: float = 0.95) -> Interval | None:
-    """The share that an attack takes of what leaving early saves, with the interval of a ratio of means
-    (delta method); None where images as they are are not shown to save anything.
+def taken(plain: Floats, attacked: Floats, full: float) -> Interval | None:
+    """The share that an attack takes of what leaving early saves, with the interval of 95 % of a ratio
+    of means (delta method); None where images as they are are not shown to save anything.
 
     Args:
         plain: [N], MACs of images as they are.
         attacked: [N], of the same images when attacked.
         full: MACs of an image in the full network.
-        level: Of the interval.
     """
-    saved = paired(np.full(len(plain), full), plain, level)
+    saved = paired(np.full(len(plain), full), plain)
     if saved.low is None or saved.low <= 0:
         return None
     share = float((attacked - plain).mean()) / saved.mean
     error = ((attacked - plain) - share * (full - plain)) / saved.mean
-    half = stats.t.ppf(0.5 + level / 2, len(plain) - 1) * error.std(ddof=1) / np.sqrt(len(plain))
+    half = stats.t.ppf(0.975, len(plain) - 1) * error.std(ddof=1) / np.sqrt(len(plain))
     return Interval(share, share - float(half), share + float(half))
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -40,7 +40,7 @@ class Answer:
 class WaitingImage:
     """An image that waits for its answer."""
 
-    arrived: float  # by the batcher's clock
+    arrived: float  # seconds of `time.monotonic`
     answer: Future[Answer]
 
 
@@ -115,18 +115,11 @@ class Batcher:
         bundle: What answers. Another of the same stages may take its place, from the next run on.
         most: Images of a batch.
         wait: Seconds that an image waits for others, while something runs.
-        clock: In seconds.
     """
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        most: int,
-        wait: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, bundle: Bundle, most: int, wait: float) -> None:
         self.bundle = bundle
-        self._most, self._clock = most, clock
+        self._most = most
         self._queues = StageQueues([most] * len(bundle.stages), most, wait)
         self._changed = threading.Condition()
         self._hurried = self._closed = False
@@ -139,7 +132,7 @@ class Batcher:
 
     def submit(self, pixels: NDArray[np.float32]) -> Future[Answer]:
         """The answer to come. pixels: [C, H, W], as `Bundle.pixels` makes them."""
-        waiting = WaitingImage(self._clock(), Future())
+        waiting = WaitingImage(time.monotonic(), Future())
         self._put(0, ImageGroup(StageInput({None: [pixels[None]]}), (waiting,)))
         return waiting.answer
 
@@ -185,7 +178,7 @@ class Batcher:
         with self._changed:
             while True:
                 idle = self._hurried or not self._running
-                now = float("inf") if idle else self._clock()
+                now = float("inf") if idle else time.monotonic()
                 work = self._queues.pop(now)
                 if work is not None or self._closed:  # who is at work runs what comes of it
                     self._running += 1
