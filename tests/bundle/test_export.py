@@ -223,20 +223,6 @@ def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path:
     assert "nreliable" not in (tmp_path / "c" / "card.md").read_text()
 
 
-def test_batches_of_which_all_none_and_one_leaves(
-    store: Store, pictures: np.ndarray, tmp_path: Path
-) -> None:
-    first = read(store, "joint").test.logits[:, 0]
-    sure = scoring.score("confidence", first)[0]
-    second = float(np.float32((np.sort(sure)[-1] + np.sort(sure)[-2]) / 2))
-    for name, threshold, leave in (("all", 0.0, 100), ("none", 1.0, 0), ("one", second, 1)):
-        rule = policy_of(store, "joint", "confidence", (threshold, None, None))
-        export_to(tmp_path / name, store, rule)
-        bundle = check_answers(tmp_path / name, store, rule, pictures)
-        assert (bundle.predict(pictures).exits == 1).sum() == leave
-    assert bundle.predict(pictures[:0]).classes.shape == (0,)
-
-
 def test_a_stage_is_a_graph_with_a_free_batch(store: Store, tmp_path: Path) -> None:
     export_to(tmp_path / "b", store, halving(store, "joint"))
     for file in (tmp_path / "b" / "stages").iterdir():
@@ -475,6 +461,7 @@ def test_pillow_images_and_arrays_are_one(store: Store, pictures: np.ndarray, tm
     from_array = bundle.predict(pictures[:9])
     listed = bundle.predict([Image.fromarray(image[..., 0]) for image in pictures[:9]])
     assert (from_array.logits == listed.logits).all()
+    assert bundle.predict(pictures[:0]).classes.shape == (0,)
     data = load(DataSpec("digits", train_images=300, test_images=100))
     pixels = normalize(data.test.images, torch.tensor(data.mean), torch.tensor(data.std)).numpy()
     assert (bundle.pixels(pictures) == pixels).all()  # to the bit

@@ -530,7 +530,8 @@ def test_one_image_leaves_where_it_does_in_a_batch(
         batches = [pixels[low : low + size] for low in range(0, len(pixels), size)]
         logits = np.concatenate([every.all_exits(batch) for batch in batches])
         sure = scoring.scores(every.score, logits)
-        for threshold in (*sure[:3, 0].tolist(), 0.5, -math.inf, math.inf, None):
+        one_leaves = float(sure[:, 0].max())
+        for threshold in (*sure[:3, 0].tolist(), one_leaves, 0.5, -math.inf, math.inf, None):
             bundle = every.with_thresholds([*[threshold] * last, None])
             places = scoring.leaves(every.score, logits, [threshold] * last)
             expected = [bundle.stages[place].exit for place in places]

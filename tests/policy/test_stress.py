@@ -73,7 +73,7 @@ def test_what_costs_more_and_loses_more_is_named(snapshot: SnapshotAssertion) ->
 
 
 # Of each limit, a value that `HARD` or `HARD_LABELS` are above, and one that they are not; None where it
-# is not looked at.
+# is not looked at. At 0.1 labels are told from those of an image.
 VALUES: dict[str, tuple[float, float] | None] = {
     "max-accuracy-loss": (0.01, 0.1),
     "min-accuracy": (0.99, 0.9),
@@ -83,9 +83,9 @@ VALUES: dict[str, tuple[float, float] | None] = {
     "max-disagreement": (0.01, 0.1),
     "risk": (0.01, 0.1),
     "max-hamming-loss": (0.05, 0.1),
-    "max-missed-labels": (0.05, 0.2),
+    "max-missed-labels": (0.1, 0.2),
     "hamming-risk": (0.05, 0.1),
-    "missed-risk": (0.05, 0.2),
+    "missed-risk": (0.1, 0.2),
     "max-final-share": (0.2, 0.6),
 }
 
@@ -228,12 +228,3 @@ def test_the_share_that_an_attack_takes_has_an_interval_that_covers_it() -> None
         covered += share.low <= truth <= share.high
     assert covered >= 180
     assert taken(np.full(300, MACS[2]), np.full(300, MACS[2]), FULL) is None
-
-
-@pytest.mark.parametrize("kind", [kind for kind, rule in LIMITS.items() if rule.several])
-def test_a_limit_of_labels_is_looked_at_by_labels(kind: str) -> None:
-    target = Target(kind, 0.05, 0.95 if kind.endswith("risk") else None)
-    for lost, above in ((160, "miss" in kind), (240, True), (40, False)):  # 4, 6 and 1 % of all labels
-        every = [labeled("test", 0), labeled("corruption", lost, **NAMED)]
-        line = about(conclusions(target, every, FULL, PLAIN), "is to keep")
-        assert ("blur 3" in line) == above, line
