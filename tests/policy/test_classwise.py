@@ -182,19 +182,21 @@ def test_thresholds_of_the_calibration_images_would_break_it() -> None:
     assert stats.binomtest(above, draws, 0.05, alternative="greater").pvalue < 1e-6
 
 
-def test_calibration_images_teach_no_offset() -> None:
-    target = Target("max-accuracy-loss", 0.05)
-    first, other = (calibrate(made(500, 1), made(900, s), COSTS, target, SEARCHES[1]) for s in (5, 6))
+@pytest.mark.parametrize("score", learned.LEARNERS)
+def test_calibration_images_teach_nothing(score: str) -> None:
+    rows, target = made(500, 1), Target("max-accuracy-loss", 0.05)
+    first, other = (calibrate(rows, made(900, s), COSTS, target, Search(score)) for s in (5, 6))
     assert first.candidates == other.candidates and first.measures != other.measures
 
 
-def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
-    rows = made(500, 1)
+@pytest.mark.parametrize("score", learned.LEARNERS)
+def test_without_labels_the_full_network_s_answers_stand_for_them(score: str) -> None:
+    rows, learn = made(500, 1), learned.LEARNERS[score]
     shuffled = SplitLogits(rows.logits, np.roll(rows.labels, 1))
-    policies = candidates(rows, COSTS, SEARCHES[1], "disagreement")
-    assert policies == candidates(shuffled, COSTS, SEARCHES[1], "disagreement")
-    assert {rule.gates for rule in policies} == {learned.offsets(rows.logits, rows.labels)}
-    assert learned.offsets(shuffled.logits, shuffled.labels) not in {rule.gates for rule in policies}
+    policies = candidates(rows, COSTS, Search(score), "disagreement")
+    assert policies == candidates(shuffled, COSTS, Search(score), "disagreement")
+    assert {rule.gates for rule in policies} == {learn(rows.logits, rows.labels, COSTS)}
+    assert {rule.gates for rule in policies} != {learn(rows.logits, shuffled.labels, COSTS)}
 
 
 # --- the policy -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from offramp.policy import learned as fitted
 from offramp.policy import quality, scoring
 from offramp.policy.calibrate import calibrate
 from offramp.policy.calibration import Calibration, Target
-from offramp.policy.candidates import Search, SplitLogits, candidates
+from offramp.policy.candidates import Search, candidates
 from offramp.policy.costs import Costs
 from offramp.policy.policy import Policy, parse, to_json
 from refusal import refuses
@@ -110,24 +110,6 @@ def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration()
     right = scoring.answers(fresh.logits) == fresh.labels[:, None]
     harm = right[:, -1] & ~right[np.arange(len(place)), place]
     assert 0 < harm.mean() <= 0.05 and outcome.bound is not None and outcome.bound <= 0.05
-
-
-@pytest.mark.usefixtures("narrow")
-def test_calibration_images_teach_no_gate() -> None:
-    target = Target("max-accuracy-loss", 0.02)
-    first, other = (
-        calibrate(FEW, simulated(900, s, exits=3), LESS, target, Search("gate")) for s in (5, 6)
-    )
-    assert first.candidates == other.candidates and first.measures != other.measures
-
-
-@pytest.mark.long
-@pytest.mark.usefixtures("narrow")
-def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
-    shuffled = SplitLogits(ROWS.logits, np.roll(ROWS.labels, 1))
-    policies = candidates(ROWS, COSTS, Search("gate"), "disagreement")
-    assert policies == candidates(shuffled, COSTS, Search("gate"), "disagreement")
-    assert policies != candidates(shuffled, COSTS, Search("gate"), "wrong")
 
 
 @pytest.mark.usefixtures("narrow")

@@ -74,14 +74,18 @@ def test_an_interval_of_a_loss_covers_it_and_is_narrow(rows: int, gained: float,
     assert min(d.high - d.low for d in ends) > 3 / (rows + 4)
 
 
-def test_a_sweep_is_each_threshold_alone() -> None:
-    rows = simulated(300, 1)
-    right = scoring.answers(rows.logits) == rows.labels[:, None]
-    levels = np.linspace(0, 1, 130)
-    curve = sweep(scoring.scores("confidence", rows.logits), right, MACS, levels)
-    for i, level in enumerate(levels):
-        leaves = Policy("confidence", FOUR, (*3 * [float(level)], None)).leaves(rows.logits)
-        assert curve.accuracy[i] == pytest.approx(right[np.arange(300), leaves].mean())
+@pytest.mark.parametrize("name", ["confidence", "entropy", "margin", "patience"])
+def test_a_sweep_is_each_policy(name: str) -> None:
+    """One threshold for all exits, or one an exit."""
+    rows, draw = simulated(200, 2), np.random.default_rng(0)
+    levels = draw.integers(1, 4, (70, 3)) if name == "patience" else draw.random((70, 3))
+    levels = np.linspace(0, 1, 130) if name == "confidence" else levels
+    curve = sweep(scoring.scores(name, rows.logits), rows.right(), MACS, levels)
+    for i, setting in enumerate(curve.thresholds):
+        assert (setting == levels[i]).all()
+        leaves = Policy(name, FOUR, (*map(float, setting), None)).leaves(rows.logits)
+        assert curve.accuracy[i] == pytest.approx(rows.right()[np.arange(200), leaves].mean())
+        assert curve.shares[i] == pytest.approx(np.bincount(leaves, minlength=4) / 200)
         assert curve.macs[i] == pytest.approx(np.take(MACS, leaves).mean())
 
 
@@ -102,23 +106,9 @@ def test_a_single_exit_is_left_by_all() -> None:
     assert at_thresholds(IMAGES[:, 1:], OF_IMAGES, [100.0], 100.0, [0.99]) == [(1.0, 1.0)]
 
 
-@pytest.mark.parametrize("name", ["entropy", "margin", "patience"])
-def test_a_sweep_of_thresholds_per_exit_is_each_policy(name: str) -> None:
-    rows = simulated(200, 2)
-    right = scoring.answers(rows.logits) == rows.labels[:, None]
-    draw = np.random.default_rng(0)
-    levels = draw.integers(1, 4, (70, 3)) if name == "patience" else draw.random((70, 3))
-    curve = sweep(scoring.scores(name, rows.logits), right, MACS, levels)
-    for i, setting in enumerate(levels):
-        policy = Policy(name, FOUR, (*map(float, setting), None))
-        leaves = policy.leaves(rows.logits)
-        assert curve.accuracy[i] == pytest.approx(right[np.arange(200), leaves].mean())
-        assert curve.shares[i] == pytest.approx(np.bincount(leaves, minlength=4) / 200)
-
-
 def test_no_policy_beats_the_oracle_and_scores_beat_chance() -> None:
     rows = simulated(2000, 3)
-    right = scoring.answers(rows.logits) == rows.labels[:, None]
+    right = rows.right()
     curve = sweep(scoring.scores("margin", rows.logits), right, MACS, np.linspace(0, 1, 50))
     best = oracle(right, MACS)
     assert (curve.accuracy <= best.accuracy).all()

@@ -102,7 +102,8 @@ def _answer(task: BundleTask) -> dict[str, Any]:
     # The stages are those of the exits where images can leave, or of all in a bundle to measure.
     subject = BundleSubject(bundle, plain, tuple(share[stage.exit] for stage in bundle.stages))
     if task.alone is not None:
-        return {"memory": _memory(list(subject.policy_calls(task.batches[0])), before)}
+        calls = [call for call in subject.policy_calls(task.batches[0]) if call.what == task.alone]
+        return {"memory": _memory(calls, before)}
     lines: list[Timing] = []
     with Meter(find_packages(), Missing(NO_GPU)) as meter:
         for batch in task.batches:
@@ -135,11 +136,9 @@ class BundleSubject:
     def calls(self, batch: int) -> list[TimedCall]:
         """See `Subject`."""
         noise, macs = self._noise(batch), [stage.macs for stage in self.bundle.stages]
-        whole = [TimedCall(STAYS, partial(self._nothing_leaves().run, noise), macs[-1])]
+        whole = list(self.policy_calls(batch))
         if self.plain is not None:
             whole.insert(0, _plain_call(self.plain, batch, self.bundle.plain_macs))
-        if any(self.shares[:-1]):
-            whole += self.policy_calls(batch)
         tensors: dict[int | None, list[Any]] = {None: [noise]}
         answer: Any = None
         parts = []
@@ -150,19 +149,19 @@ class BundleSubject:
         return [*whole, *parts]
 
     def policy_calls(self, batch: int) -> Iterator[TimedCall]:
-        """The policy: for single images one call an exit that any leave at. Where none leaves early, the
-        network as it is when nothing leaves."""
+        """As `NetworkSubject.policy_calls`."""
         noise, stages = self._noise(batch), self.bundle.stages
+        yield TimedCall(STAYS, partial(self._nothing_leaves().run, noise), stages[-1].macs)
         if not any(self.shares[:-1]):
-            yield TimedCall(STAYS, partial(self._nothing_leaves().run, noise), stages[-1].macs)
-        elif batch > 1:
+            return
+        if batch > 1:
             run = partial(self.with_shares(noise).run, noise)
             yield TimedCall(POLICY, run, float(run().compute.mean()) * self.bundle.plain_macs)
-        else:
-            for at, share in enumerate(self.shares):
-                if share > 0:
-                    alone = self._under([ALWAYS if i == at else NEVER for i in range(len(stages))])
-                    yield TimedCall(POLICY, partial(alone.run, noise), stages[at].macs, share)
+            return
+        for at, share in enumerate(self.shares):
+            if share > 0:
+                alone = self._under([ALWAYS if i == at else NEVER for i in range(len(stages))])
+                yield TimedCall(POLICY, partial(alone.run, noise), stages[at].macs, share)
 
     def wait(self) -> None:
         """onnxruntime returns when it is done."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from offramp.policy import quality, scoring
+from offramp.policy.calibration import Target
 from offramp.policy.candidates import SplitLogits, loss_of, where_left
 from offramp.policy.costs import Costs
-from offramp.policy.limits import LossKind
+from offramp.policy.limits import LIMITS, Budget, LossKind
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Bound, Difference, Interval, oracle, paired, random_exit
 
@@ -107,13 +110,45 @@ def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[
         disagreement=quality.share(int(differs.sum()), images),
         macs=paired(spent, np.zeros(images)),
         exits=tuple(_exit(policy, i, logits, right[:, i], leaves) for i in every),
-        classes=_classes(classes, *_by_label(rows, answers, leaves))
+        classes=_classes(classes, rows.labels > 0, answers[:, -1], answers[np.arange(images), leaves])
         if rows.several
         else _classes(classes, rows.labels[:, None] == np.arange(len(classes)), full, chosen),
         labels=_shares(answers, rows.labels, leaves) if rows.several else {},
         oracle=oracle(right, costs.leaving(list(every))),
         random=random_exit(right, alone, shares.tolist()),
     )
+
+
+def limited(target: Target, tested: Evaluation, level: float = 0.95) -> Interval | None:
+    """What a target limits of answers, with its interval: of one on accuracy the share of wrong ones.
+    None of a budget, and of labels where a single image has no interval."""
+    rule, count = LIMITS[target.kind], tested.images
+
+    def number(share: Interval) -> int:
+        return round(share.value * count)
+
+    if isinstance(rule.by, Budget):
+        return None
+    if rule.by == "accuracy":
+        return quality.share(count - number(tested.policy), count, level)
+    match target.loss:
+        case "wrong":
+            lost = number(tested.harm)
+            return quality.difference(lost, lost - number(tested.loss), count, level)
+        case "harm":
+            return quality.share(number(tested.harm), count, level)
+        case "disagreement":
+            return quality.share(number(tested.disagreement), count, level)
+        case "label" | "miss" | "label-harm" | "miss-harm" as loss:
+            kind, _, harm = loss.partition("-")
+            gap = tested.labels[kind].harm if harm else tested.labels[kind].more
+            if gap.low is None or gap.high is None:
+                return None
+            wide = stats.t.ppf(0.5 + level / 2, count - 1) / stats.t.ppf(0.975, count - 1)
+            low, high = (gap.mean + wide * (end - gap.mean) for end in (gap.low, gap.high))
+            return Interval(gap.mean, float(low), float(high))
+        case other:
+            assert_never(other)
 
 
 def _loss(full: Bools, chosen: Bools) -> Interval:
@@ -156,14 +191,9 @@ def _shares(answers: scoring.Array, labels: Ints, leaves: Ints) -> dict[str, Lab
     return losses
 
 
-def _by_label(rows: SplitLogits, answers: scoring.Array, leaves: Ints) -> tuple[Bools, Bools, Bools]:
-    """Of each label, [N, C]: which images have it; where the full network and the policy find it."""
-    return rows.labels > 0, answers[:, -1], answers[np.arange(len(leaves)), leaves]
-
-
 def _classes(names: Sequence[str], of: Bools, full: Bools, chosen: Bools) -> tuple[ClassEvaluation, ...]:
-    """Each class that has images. of: [N, C], which; full, chosen: [N] or [N, C], where the full network
-    and the policy are right."""
+    """Each class that has images. of: [N, C], which; full, chosen: where the full network and the policy
+    are right, [N]; or of several labels, where they find each, [N, C]."""
     evaluations = []
     for label, name in enumerate(names):
         here = of[:, label]

@@ -89,14 +89,9 @@ def read(path: Path) -> StageTimes:
         times.by_batch()
     except FileNotFoundError:
         raise OfframpError(f"there are no stage times {path}; {remedy}") from None
-    except UnicodeDecodeError as error:
-        raise OfframpError(
-            f"cannot read the stage times {path} (not text); give another file"
-        ) from error
-    except OSError as error:
-        raise OfframpError(
-            f"cannot read the stage times {path} ({error.strerror}); give another file"
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "not text"
+        raise OfframpError(f"cannot read the stage times {path} ({why}); give another file") from error
     except ValidationError as error:
         where = ".".join(map(str, worst(error)["loc"])) or "file"
         raise OfframpError(f"{path}: {where} {complaint(worst(error))}; {remedy}") from None

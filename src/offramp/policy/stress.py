@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from offramp.policy import quality, scoring
 from offramp.policy.calibration import Target
 from offramp.policy.candidates import SplitLogits, where_left
 from offramp.policy.costs import Costs
-from offramp.policy.evaluate import Evaluation, evaluate
+from offramp.policy.evaluate import Evaluation, evaluate, limited
 from offramp.policy.limits import LIMITS, SHARE, Budget
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval, paired
@@ -147,31 +147,10 @@ def taken(plain: Floats, attacked: Floats, full: float) -> Interval | None:
 
 def _limited(target: Target, row: StressRow, level: float) -> Interval | None:
     """What the target limits, on these images; None where that is not looked at."""
-    rule, tested, count = LIMITS[target.kind], row.tested, row.tested.images
-
-    def number(share: Interval) -> int:
-        return round(share.value * count)
-
-    if isinstance(rule.by, Budget):
-        return None if rule.by.by_image is None else _mean(rule.by.by_image(row), level)
-    if rule.by == "accuracy":
-        return quality.share(count - number(tested.policy), count, level)
-    match target.loss:
-        case "wrong":
-            lost = number(tested.harm)
-            return quality.difference(lost, lost - number(tested.loss), count, level)
-        case "harm":
-            return quality.share(number(tested.harm), count, level)
-        case "disagreement":
-            return quality.share(number(tested.disagreement), count, level)
-        case "label" | "miss" | "label-harm" | "miss-harm" as loss:
-            kind, _, harm = loss.partition("-")
-            gap = tested.labels[kind].harm if harm else tested.labels[kind].more
-            wide = stats.t.ppf(0.5 + level / 2, count - 1) / stats.t.ppf(0.975, count - 1)
-            low, high = (gap.mean + wide * ((end or 0.0) - gap.mean) for end in (gap.low, gap.high))
-            return Interval(gap.mean, float(low), float(high))
-        case other:
-            assert_never(other)
+    by = LIMITS[target.kind].by
+    if not isinstance(by, Budget):
+        return limited(target, row.tested, level)
+    return None if by.by_image is None else _mean(by.by_image(row), level)
 
 
 def _points(share: float) -> str:

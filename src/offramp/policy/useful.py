@@ -4,8 +4,7 @@ policy that decides nothing. And what is to be told first of a reliable one."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import astuple
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ import numpy as np
 from offramp.errors import OfframpError
 from offramp.policy.calibration import Calibration
 from offramp.policy.candidates import SplitLogits
-from offramp.policy.evaluate import Evaluation
+from offramp.policy.evaluate import Evaluation, limited
 from offramp.policy.guarantees import rows_needed_on_average
-from offramp.policy.limits import LIMITS, Budget, LimitKind, check_times
+from offramp.policy.limits import LIMITS, Budget, LimitKind, LossKind, check_times
 from offramp.policy.policy import Policy
 from offramp.policy.quality import difference, p_of_chance
 from offramp.policy.stage_times import read, unlike
@@ -24,6 +23,13 @@ from offramp.units import percent
 LEVEL = 0.05  # of the test against chance, one-sided
 LITTLE = 0.05  # of the compute; who saves less is told so
 MORE = "more epochs, pretrained weights or more images would help"
+LOST: Mapping[LossKind, str] = {
+    "wrong": "loss of accuracy",
+    "harm": "share turned from right to wrong",
+    "disagreement": "share of differing answers",
+    **dict.fromkeys(("label", "label-harm"), "share of labels wrong for leaving early"),
+    **dict.fromkeys(("miss", "miss-harm"), "share of labels missed for leaving early"),
+}
 
 
 def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tuple[str, ...]:
@@ -114,30 +120,14 @@ def above_aim(policy: Policy, tested: Evaluation) -> str | None:
     target = policy.calibration.target
     if target is None:
         return None
-    match LIMITS[target.kind].by:
-        case _ if LIMITS[target.kind].several:
-            kind, _, harm = target.loss.partition("-")
-            label = tested.labels[kind]
-            gap = label.harm if harm else label.more
-            what = f"share of labels {'missed' if kind == 'miss' else 'wrong'} for leaving early"
-            came, low, high = gap.mean, gap.low, gap.high
-        case "accuracy":
-            what, (came, low, high) = "accuracy", astuple(tested.policy)
-        case Budget():
-            return None
-        case _ if target.loss == "wrong":
-            what, (came, low, high) = "loss of accuracy", astuple(tested.loss)
-        case _ if target.loss == "harm":
-            what, (came, low, high) = "share turned from right to wrong", astuple(tested.harm)
-        case _:
-            what, (came, low, high) = "share of differing answers", astuple(tested.disagreement)
-    beyond = "below" if what == "accuracy" else "above"
-    if came == target.value or (came < target.value) is not (beyond == "below"):
+    accurate = LIMITS[target.kind].by == "accuracy"
+    came = tested.policy if accurate else limited(target, tested)
+    if came is None or came.value == target.value or (came.value < target.value) is not accurate:
         return None
-    span = "" if low is None or high is None else f" (95 %: {100 * low:.1f} to {100 * high:.1f})"
+    what, beyond = ("accuracy", "below") if accurate else (LOST[target.loss], "above")
     return (
-        f"On {tested.images:,} test images the {what} is {100 * came:.1f} %{span}, {beyond} the aim of "
-        f"{100 * target.value:g} %"
+        f"On {tested.images:,} test images the {what} is {100 * came.value:.1f} % (95 %: "
+        f"{100 * came.low:.1f} to {100 * came.high:.1f}), {beyond} the aim of {100 * target.value:g} %"
     )
 
 
