@@ -195,7 +195,7 @@ class Machine:
 
 
 def measured(machine: Machine, others: float = 0.0) -> MeasuredCosts:
-    """As `measured_costs`, on this machine."""
+    """As `times_for` measures, on this machine."""
     truth = {"plain": 1e-3}
     for i in range(4):
         truth |= {f"segment {i + 1}": 1e-9 * TIMES.segments[i], f"head {i + 1}": 1e-9 * TIMES.heads[i]}
