@@ -20,21 +20,13 @@ def test_the_interval_is_that_of_the_paired_t_test(pairs: int, level: float) -> 
     assert (difference.low, difference.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_the_level_is_95_percent_unless_said() -> None:
+def test_pairs_by_hand() -> None:
+    """Of one pair there is no interval, of equal differences one of no width; of 95 % unless said."""
     a, b = [0.9, 0.7, 0.8], [0.5, 0.6, 0.6]
     assert paired(a, b) == paired(a, b, 0.95)
-
-
-def test_the_order_of_a_and_b_is_the_sign() -> None:
     forward, other = paired([3, 5], [1, 2]), paired([1, 2], [3, 5])
     assert forward.mean == 2.5 == -other.mean and forward.low == -(other.high or 0)
-
-
-def test_one_pair_has_a_mean_and_no_interval() -> None:
     assert paired([0.75], [0.5]) == Difference(0.25, None, None, 1)
-
-
-def test_equal_differences_have_an_interval_of_no_width() -> None:
     assert paired([2.0, 3.0, 4.0], [1.0, 2.0, 3.0]) == Difference(1.0, 1.0, 1.0, 3)
 
 

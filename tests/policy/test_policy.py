@@ -39,6 +39,9 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     policy = Policy.load(tmp_path / "p.json")
     assert (policy, policy.calibration) == (a_policy(), MADE)
     assert to_json(Policy.load(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
+    threshold = float(np.float32(0.7654321))  # to the bit
+    policy = a_policy("entropy", (1, 2), (threshold, None), None)
+    assert parse(to_json(policy)).thresholds == (threshold, None)
 
 
 # As an earlier offramp wrote it: for a device, by weighted images; a whole number stays one.
@@ -79,12 +82,6 @@ def test_an_old_policy_file_is_read_and_written_again_to_the_byte() -> None:
     origin = policy.calibration
     assert origin.target == Target("max-accuracy-loss", 0.01) and origin.chosen is not None
     assert origin.chosen.risk == 0.138 and origin.chosen.accuracy == 0.862  # which add up to 1
-
-
-def test_thresholds_keep_every_bit() -> None:
-    threshold = float(np.float32(0.7654321))
-    policy = a_policy("entropy", (1, 2), (threshold, None), None)
-    assert parse(to_json(policy)).thresholds == (threshold, None)
 
 
 def test_numbers_of_numpy_and_lists_are_as_good() -> None:
@@ -181,14 +178,10 @@ def test_a_policy_fits_its_own_network_only(snapshot: SnapshotAssertion) -> None
         refuses("for trial t-1", check_fits, a_policy(), "t-2", trial_hash, exits)
 
 
-def test_logits_of_other_exits_are_refused() -> None:
-    with pytest.raises(OfframpError, match="logits must be"):
-        a_policy().leaves(np.zeros((2, 3, 10)))
-
-
-def test_logits_may_be_as_a_network_returns_them() -> None:
+def test_logits_may_be_as_a_network_returns_them_and_of_no_other_exits() -> None:
     logits = torch.rand(5, 4, 10)
     assert torch.equal(a_policy().leaves(logits.unbind(1)), a_policy().leaves(logits))
+    refuses("logits must be", a_policy().leaves, np.zeros((2, 3, 10)))
 
 
 @pytest.mark.parametrize(

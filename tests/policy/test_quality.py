@@ -96,13 +96,8 @@ def test_leaving_at_thresholds() -> None:
     points = at_thresholds(IMAGES, OF_IMAGES, TWO, 100.0, thresholds)
     np.testing.assert_allclose(points, expected)
     assert np.array_equal(IMAGES, before)
-
-
-def test_a_confidence_equal_to_the_threshold_leaves() -> None:
+    # A confidence equal to the threshold leaves; a single exit is left by all.
     assert at_thresholds(np.zeros((1, 2, 2)), np.array([0]), TWO, 100.0, [0.5]) == [(1.0, 0.3)]
-
-
-def test_a_single_exit_is_left_by_all() -> None:
     assert at_thresholds(IMAGES[:, 1:], OF_IMAGES, [100.0], 100.0, [0.99]) == [(1.0, 1.0)]
 
 

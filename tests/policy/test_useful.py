@@ -31,8 +31,8 @@ def guessing(rows: int, exits: int = 4, often: float = 1 / 3) -> SplitLogits:
     return SplitLogits(logits, labels)
 
 
-def test_nothing_speaks_against_a_good_policy() -> None:
-    assert doubts(LEAVING, GOOD) == ()
+def test_nothing_speaks_against_a_good_policy_or_one_exit_for_all_that_is_asked_for() -> None:
+    assert doubts(LEAVING, GOOD) == doubts(Policy("fixed", FOUR, (0.0, None, None, None)), GOOD) == ()
     check((), anyway=False)
 
 
@@ -155,10 +155,6 @@ def test_the_remedy_is_of_what_was_asked_for(kind: LimitKind | None) -> None:
     assert len(all_leave) == (kind is None)
     assert f": {looser}, longer training" in none_leaves
     assert ("loss" in looser) == (kind == "max-accuracy-loss")
-
-
-def test_all_images_at_one_exit_may_be_asked_for() -> None:
-    assert doubts(Policy("fixed", FOUR, (0.0, None, None, None)), GOOD) == ()
 
 
 def test_a_reason_that_calibration_knows_is_told() -> None:

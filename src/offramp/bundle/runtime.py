@@ -56,16 +56,12 @@ TIMES = "offramp-stage-times-1"  # the format of what `--measure` says
 PRECISIONS = ("float32", "int8")  # of weights and activations; images and logits are float32
 ROUNDS = 100  # of a stage, for a file that a policy is chosen by
 SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take; as `calibrate` has it
-
-
 TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
 AGAIN = "export the bundle again"
 BEFORE = "before"  # the input of a graph that adds to the answer of the stage before
 SEPARATOR = "|"  # of the names of several labels
 LARGEST = 16 * 2**20  # bytes of a list or JSON of a bundle
 WHOLE = 2**63 - 1  # the largest whole number that is believed
-
-
 # What exporters write, and nothing that takes text, draws at random or goes round without end (Loop).
 OPERATORS = frozenset(
     """Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
@@ -91,7 +87,7 @@ class BundleError(Exception):
     """A mistake that the user can mend, in one line: what no terminal prints is spelled out."""
 
     def __init__(self, text: str) -> None:
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in text))
+        super().__init__(_printable(text))
 
 
 @dataclass(frozen=True)
@@ -102,13 +98,14 @@ class JsonField:
     where: str  # the file, then the field
     value: Any  # of JSON
 
-    def field(self, name: str) -> JsonField:
-        """A field of an object."""
+    def field(self, name: str, absent: Any = ...) -> JsonField:
+        """A field of an object. absent: the value of one that may be absent."""
         if not isinstance(self.value, dict):
             raise self.wrong("an object")
-        if name not in self.value:
+        value = self.value.get(name, absent)
+        if value is ...:
             raise BundleError(f"{self._at(name)} is missing; {AGAIN}")
-        return JsonField(self._at(name), self.value[name])
+        return JsonField(self._at(name), value)
 
     def items(self, least: int = 0) -> tuple[JsonField, ...]:
         """All of a list of `least` or more."""
@@ -361,7 +358,7 @@ class Bundle:
             between = " " if str(error).startswith("must") else ": "
             raise BundleError(f"{how.where}{between}{_line(error)}; {AGAIN}") from None
         self.normalized = layout.field("normalized").flag()
-        precise = layout.field("precision") if "precision" in layout.value else JsonField("", "float32")
+        precise = layout.field("precision", "float32")
         if precise.value not in PRECISIONS:
             raise precise.wrong(f"one of {', '.join(PRECISIONS)}")
         self.precision: str = precise.text()
@@ -376,7 +373,7 @@ class Bundle:
         )
         self._other = None if runtime == ONNXRUNTIME else _other(runtime)
         self.runtime_version: str = self._other.VERSION if self._other else _onnxruntime().__version__
-        weak = layout.field("unreliable").items() if "unreliable" in layout.value else ()
+        weak = layout.field("unreliable", []).items()
         self.unreliable: tuple[str, ...] = tuple(reason.text() for reason in weak)
         self.score = policy.field("score").text()
         if self.score not in self._scoring.SCORES:
@@ -384,7 +381,7 @@ class Bundle:
         # whether each image has several labels: the score is of all of them
         self.several: bool = self._scoring.SCORES[self.score].several
         self.plain_macs = layout.field("plain_macs").whole(1)
-        self.carry = layout.field("carry").number(0, 1) if "carry" in layout.value else 0.0
+        self.carry = layout.field("carry", 0).number(0, 1)
         self._fixed_size = layout.field("fixed_size").text()
         rules = {rule.field("exit").whole(1): rule for rule in policy.field("exits").items(1)}
         self.stages: tuple[Stage, ...] = ()
@@ -404,7 +401,7 @@ class Bundle:
         begins = None if after.value is None else after.whole(0, len(self.stages) - 1)
         kind = self._scoring.SCORES[self.score]
         least = None if threshold.value is None else threshold.number(kind.low, kind.high)
-        warmth = rule.field("temperature").number(*TEMPERATURES) if "temperature" in rule.value else 1.0
+        warmth = rule.field("temperature", 1).number(*TEMPERATURES)
         name = row.field("file").text()
         name = name if self._other is None else name.removesuffix(".onnx") + self._suffix
         file, (threads, providers) = self._file(name), how
@@ -451,10 +448,8 @@ class Bundle:
 
     def _gate(self, rule: JsonField, kind: Any, threshold: float | None) -> tuple[float, ...] | None:
         """What the exit has learned; one that nothing leaves by may have nothing. kind: of the score."""
-        if not kind.learned or ("gate" not in rule.value and threshold is None):
-            return None
-        gate = rule.field("gate")
-        if gate.value is None and threshold is None:
+        gate = rule.field("gate", ... if kind.learned and threshold is not None else None)
+        if not kind.learned or (gate.value is None and threshold is None):
             return None
         size = kind.numbers(len(self.labels))
         numbers = gate.items(size)
