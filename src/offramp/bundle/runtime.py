@@ -969,21 +969,19 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def find_images(paths: Sequence[Path]) -> Iterator[Path]:
+def find_images(paths: Iterable[Path]) -> Iterator[Path]:
     """The paths themselves, and for a folder the images anywhere in it, sorted; hidden ones are passed
     over, as in training. Raises BundleError for a path that is not there, or a folder without images."""
     for path in paths:
-        if not path.exists():
-            raise BundleError(f"there is no {path}; give images or folders of images")
         if path.is_file():
             yield path
             continue
-        if not path.is_dir():
-            raise BundleError(f"{path} is no file and no folder; give images or folders of images")
+        if not path.is_dir():  # a pipe would be waited for
+            raise BundleError(f"there is no image {path}; give files or folders")
         images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         inside = sorted(p for p in images if _beside("preprocessing").shown(p.relative_to(path)))
         if not inside:
-            raise BundleError(f"the folder {path} holds no images ({', '.join(SUFFIXES)})")
+            raise BundleError(f"the folder {path} holds no image ({', '.join(SUFFIXES)}); give another")
         yield from inside
 
 

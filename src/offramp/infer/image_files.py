@@ -17,8 +17,8 @@ from offramp import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.folder import opened, refusing
-from offramp.bundle.runtime import SUMS, named
-from offramp.data.images.files import SUFFIXES, upright_size
+from offramp.bundle.runtime import SUMS, find_images, named
+from offramp.data.images.files import upright_size
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
 from offramp.infer.predictor import Prediction, Predictor
@@ -206,24 +206,10 @@ class Unreadable:
 
 
 def find(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The files themselves, and the images anywhere in folders, in order of their names; each once.
-    Hidden ones, such as those that a Mac puts into archives, are passed over, as in training. Raises
-    OfframpError for a path that is not there, and for a folder without images."""
-    files: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            inside = sorted(p for p in images if preprocessing.shown(p.relative_to(path)))
-            if not inside:
-                raise OfframpError(
-                    f"the folder {path} holds no image ({', '.join(sorted(SUFFIXES))}); give another"
-                )
-            files |= dict.fromkeys(inside)
-        elif path.is_file():  # a pipe would be waited for
-            files[path] = None
-        else:
-            raise OfframpError(f"there is no image {path}; give files or folders")
-    return tuple(files)
+    """The files that `run.py` finds at these paths, in order, each once. Raises OfframpError as
+    `find_images` does."""
+    with refusing():
+        return tuple(dict.fromkeys(find_images(paths)))
 
 
 def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
