@@ -278,7 +278,9 @@ def test_a_runtime_that_is_not_installed_is_named(
     assert bundle_refusal(partial(Bundle, runtime="openvino"), bundle) == snapshot
 
 
-@pytest.mark.parametrize("error", ["Missing operator: aten::max_pool2d", "out of luck"])
+@pytest.mark.parametrize(
+    "error", ["Missing operator: aten::max_pool2d", "out of luck"], ids=["of a layer", "of none"]
+)
 def test_layers_that_a_runtime_cannot_run_are_named(
     error: str,
     store: Store,
