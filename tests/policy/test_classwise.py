@@ -205,12 +205,14 @@ def test_without_labels_the_full_network_s_answers_stand_for_them(score: str) ->
 OFFSETS = (tuple(np.linspace(-1, 1, 10).tolist()),) * 3 + (None,)
 
 
-def test_a_policy_file_keeps_offsets_to_the_bit() -> None:
-    policy = Policy(
-        "classwise", FOUR, (0.5, None, 0.25, None), None, Calibration("t", "ab" * 32, 10), gates=OFFSETS
-    )
+@pytest.mark.parametrize("score", learned.LEARNERS)
+def test_a_policy_file_keeps_what_exits_have_learned_to_the_bit(score: str) -> None:
+    gates = OFFSETS if score == "classwise" else ((1 / 3, -1.0, 0.1, 2.0, -7.0),) * 3 + (None,)
+    origin = Calibration("t", "ab" * 32, 10)
+    policy = Policy(score, FOUR, (0.5, None, 0.25, None), None, origin, gates=gates)
     assert parse(to_json(policy)) == policy
-    assert tuple(json.loads(to_json(policy))["exits"][0]["gate"]) == OFFSETS[0]
+    rows = json.loads(to_json(policy))["exits"]
+    assert tuple(rows[0]["gate"]) == gates[0] and rows[3]["gate"] is None
 
 
 def test_offsets_that_do_not_fit_are_refused(snapshot: SnapshotAssertion) -> None:

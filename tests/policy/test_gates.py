@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -13,10 +12,10 @@ import torch.nn.functional as F
 from offramp.policy import learned as fitted
 from offramp.policy import quality, scoring
 from offramp.policy.calibrate import calibrate
-from offramp.policy.calibration import Calibration, Target
+from offramp.policy.calibration import Target
 from offramp.policy.candidates import Search, candidates
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Policy, parse, to_json
+from offramp.policy.policy import Policy
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
@@ -116,15 +115,6 @@ def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration()
 def test_gates_that_a_network_learned_are_taken_as_they_are() -> None:
     own = ((1.0, 2.0, 3.0, 4.0, -5.0),) * 2 + (None,)
     assert {p.gates for p in candidates(FEW, LESS, Search("gate", gates=own), "wrong")} == {own}
-
-
-def test_a_policy_file_keeps_gates_to_the_bit() -> None:
-    origin = Calibration("t-1", "ab" * 32, 10)
-    policy = Policy("gate", FOUR, (0.5, None, 0.25, None), None, origin, gates=LEARNED)
-    assert parse(to_json(policy)) == policy
-    rows = json.loads(to_json(policy))["exits"]
-    assert tuple(rows[0]["gate"]) == LEARNED[0] and rows[3]["gate"] is None
-    assert "gate" not in to_json(Policy("margin", FOUR, (0.5, None, 0.25, None), None, origin))
 
 
 @pytest.mark.parametrize(

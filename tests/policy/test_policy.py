@@ -38,6 +38,7 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     a_policy().save(tmp_path / "p.json")
     policy = Policy.load(tmp_path / "p.json")
     assert (policy, policy.calibration) == (a_policy(), MADE)
+    assert "gate" not in to_json(policy)
     assert to_json(Policy.load(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
     threshold = float(np.float32(0.7654321))  # to the bit
     policy = a_policy("entropy", (1, 2), (threshold, None), None)
@@ -216,13 +217,10 @@ def test_what_no_image_can_pass_takes_those_without_a_number_too() -> None:
     assert torch.equal(policy.leaves(torch.tensor(logits)), torch.tensor(policy.leaves(logits)))
 
 
-def test_heads_that_are_not_run_cost_nothing() -> None:
+def test_heads_and_trunks_are_paid_for_when_they_are_run() -> None:
     assert COSTS.leaving([0, 1, 2, 3]) == (11, 22, 33, 44)
     assert COSTS.leaving([1, 3]) == (21, 42)
     assert COSTS.full == 41
-
-
-def test_trunks_of_their_own_are_paid_for_when_they_are_run() -> None:
     own = Costs((10, 10, 10, 10), (1, 1, 1, 1), (0, 1, 2, 3), FOUR)
     assert own.leaving([0, 1, 2, 3]) == (11, 32, 63, 104)
     assert own.leaving([0, 3]) == (11, 52)

@@ -141,12 +141,10 @@ def scoring_gate(name: str, classes: int) -> list[float] | None:
     return [0.1] * score.numbers(classes) if score.learned else None
 
 
-def test_a_nan_logit_ends_a_run_of_equal_answers() -> None:
+def test_patience_counts_a_run_of_equal_answers_and_agreement_all_of_them() -> None:
+    """A logit that is no number is no answer."""
     logits = np.array([[[0.0, 1.0], [NAN, 1.0], [0.0, 1.0], [0.0, 1.0]]])
     assert scoring.scores("patience", logits).tolist() == [[1, 0, 1, 2]]
-
-
-def test_agreement_counts_equal_answers_wherever_they_were() -> None:
     logits = np.array([[[0.0, 1.0], [1.0, 0.0], [0.0, 1.0], [NAN, 1.0], [0.0, 1.0], [1.0, 0.0]]])
     assert scoring.scores("agreement", logits).tolist() == [[1, 1, 2, 0, 3, 2]]
     assert scoring.scores("patience", logits).tolist() == [[1, 1, 1, 0, 1, 1]]
