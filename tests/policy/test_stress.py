@@ -10,12 +10,13 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp.policy import stress
 from offramp.policy.calibrate import Performance
-from offramp.policy.calibration import Target
+from offramp.policy.calibration import Calibration, Target
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.costs import Costs
 from offramp.policy.limits import LIMITS, Budget
 from offramp.policy.policy import Policy
 from offramp.policy.stress import FEWEST, PROMISE, StressRow, conclusions, stress_row, taken
+from offramp.policy.useful import above_aim
 from simulated import FINAL_SHARE
 
 MACS = np.array([250_000, 600_000, 1_100_000])  # by exit; with all heads a little more than FULL
@@ -228,3 +229,12 @@ def test_the_share_that_an_attack_takes_has_an_interval_that_covers_it() -> None
         covered += share.low <= truth <= share.high
     assert covered >= 180
     assert taken(np.full(300, MACS[2]), np.full(300, MACS[2]), FULL) is None
+
+
+@pytest.mark.parametrize("kind", [kind for kind, rule in LIMITS.items() if rule.several])
+def test_a_loss_of_labels_above_the_aim_is_told(kind: str, snapshot: SnapshotAssertion) -> None:
+    """What calibration says first of test images, by the same numbers."""
+    origin = Calibration(target=Target(kind, 0.05, 0.95 if kind.endswith("risk") else None))
+    policy = Policy("least-label", (1, 2, 3), (0.8, 0.8, None), calibration=origin)
+    assert above_aim(policy, HARD_LABELS.tested) == snapshot
+    assert above_aim(policy, labeled("test", 0).tested) is None

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
-from offramp.errors import OfframpError, complaint, worst
+from offramp.errors import OfframpError
 from offramp.files import DOCUMENT, read_regular
 from offramp.labels import alike
 from offramp.phase import Share
 from offramp.policy import quality, scoring
 from offramp.policy.candidates import POINTS, RUN_UP, where_left
-from offramp.policy.policy import Policy
+from offramp.policy.policy import Policy, located
 
 if TYPE_CHECKING:
     from offramp.bundle.runtime import Bundle
@@ -160,7 +160,7 @@ def read(bundle: Bundle) -> Expected | None:
     try:
         expected = TypeAdapter(Expected).validate_json(read_regular(path, DOCUMENT))
     except (OSError, ValidationError) as error:
-        why = complaint(worst(error)) if isinstance(error, ValidationError) else str(error)
+        why = located(error, "it") if isinstance(error, ValidationError) else str(error)
         raise OfframpError(f"{path}: {why}; export the bundle again") from None
     ordered = all(each.low <= each.value <= each.high for each in expected.shares)
     if expected.exits != exits or not ordered or not {None, *exits} >= {s.exit for s in expected.shares}:

@@ -243,7 +243,8 @@ class Predictor:
             leaves = scoring.rows_leave(self.policy.score, logits, *how)
             if leaves is not None:
                 return leaves, None
-        sure, past = self._score(at, logits, past)
+        gate = None if self.policy.gates is None else self.policy.gates[at]
+        sure, past = scoring.score(self.policy.score, logits, self._temperatures[at], past, gate)
         return sure >= (math.inf if threshold is None else threshold), past
 
     def _advance(self, reached: dict[int, tuple[int, Tensors]], images: Tensor, step: int) -> Tensors:
@@ -263,10 +264,6 @@ class Predictor:
         """
         inside(self._net).trunks[trunk].check_rows(segment)
         return tuple(t[stay] for t in tensors)
-
-    def _score(self, at: int, logits: Any, past: scoring.Past) -> tuple[Any, scoring.Past]:
-        gate = None if self.policy.gates is None else self.policy.gates[at]
-        return scoring.score(self.policy.score, logits, self._temperatures[at], past, gate)
 
     def _check(self, images: Tensor) -> None:
         shape = self._net.input_shape

@@ -144,7 +144,8 @@ def candidates(
     learned = _learned(validation, costs, search, kind)
     scores = np.array(scoring.scores(search.score, logits, warmth, learned), dtype=np.float64)
     lost = loss_of(kind, answers.answers(), validation.labels)
-    useless = beaten_exits(lost, costs)
+    early = range(len(exits) - 1)
+    useless = np.flatnonzero(_beaten(lost[:, :-1], [costs.leaving([i])[0] for i in early])).tolist()
     scores[:, useless] = scoring.NEVER
     full: Thresholds = (None,) * len(exits)
 
@@ -162,13 +163,6 @@ def candidates(
         beaten = _beaten(losses, [spent[each] for each in cheaper])
         cheaper = [each for each, out in zip(cheaper, beaten, strict=True) if not out]
     return (policy(full), *cheaper)
-
-
-def beaten_exits(lost: Floats, costs: Costs) -> list[int]:
-    """Indices of early exits that are never worth stopping at: another costs less and surely loses less.
-    lost: [N, E] of `loss_of`, on validation."""
-    early = range(lost.shape[1] - 1)
-    return np.flatnonzero(_beaten(lost[:, :-1], [costs.leaving([i])[0] for i in early])).tolist()
 
 
 def _beaten(losses: Floats, spent: Sequence[float]) -> list[bool]:

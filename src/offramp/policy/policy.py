@@ -271,8 +271,7 @@ def parse(text: str) -> Policy:
         file = _PolicyFile.model_validate_json(text)
         target, chosen = calibration.read(file.target, file.chosen)
     except ValidationError as error:
-        where = ".".join(map(str, worst(error)["loc"])) or "policy"
-        raise OfframpError(f"{where} {complaint(worst(error))}") from None
+        raise OfframpError(located(error, "policy")) from None
     warmth = tuple(e.temperature for e in file.exits)
     gates = tuple(None if e.gate is None else tuple(e.gate) for e in file.exits)
     return Policy(
@@ -284,6 +283,11 @@ def parse(text: str) -> Policy:
         file.carry,
         None if all(gate is None for gate in gates) else gates,
     )
+
+
+def located(error: ValidationError, whole: str) -> str:
+    """What is wrong with a document, after the place of that in it. whole: what stands for all of it."""
+    return f"{'.'.join(map(str, worst(error)['loc'])) or whole} {complaint(worst(error))}"
 
 
 def check_fits(policy: Policy, trial: str, trial_hash: str, exits: Sequence[int]) -> None:

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from offramp.errors import OfframpError, complaint, worst
+from offramp.errors import OfframpError
 from offramp.files import DOCUMENT, read_regular_text
 from offramp.policy.calibrate import MeasuredCosts
 from offramp.policy.costs import Costs
 from offramp.policy.limits import LIMITS, LimitKind
+from offramp.policy.policy import located
 
 SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take at most
 Milliseconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -93,8 +94,7 @@ def read(path: Path) -> StageTimes:
         why = getattr(error, "strerror", None) or "not text"
         raise OfframpError(f"cannot read the stage times {path} ({why}); give another file") from error
     except ValidationError as error:
-        where = ".".join(map(str, worst(error)["loc"])) or "file"
-        raise OfframpError(f"{path}: {where} {complaint(worst(error))}; {remedy}") from None
+        raise OfframpError(f"{path}: {located(error, 'file')}; {remedy}") from None
     except ValueError as error:
         raise OfframpError(f"{path}: {error}; {remedy}") from None
     return times
