@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from bundle_kit import bundle_refusal, edited
+from bundle_kit import bundle_refusal, edited, noise
 from onnx import TensorProto
 from packaging.requirements import Requirement
 from PIL import Image
@@ -462,6 +462,16 @@ def test_what_another_wrote_wrongly_is_named(
     line = bundle_refusal(Bundle, bundle)
     assert message in line and (f"/{file}" in line or "SHA256SUMS" in line or "is no graph" in line)
     assert refusal(open_bundle, bundle) == line  # offramp itself says the same
+
+
+def test_what_bundles_of_an_earlier_offramp_lack_is_as_it_was(bundle: Path) -> None:
+    before = Bundle(bundle, threads=1).run(noise(5)).confidence
+    for name in ("precision", "unreliable"):
+        edited(bundle, "stages.json", name, ...)
+    edited(bundle, "policy.json", "exits.0.temperature", ...)
+    older = Bundle(bundle, threads=1)
+    assert (older.precision, older.unreliable, older.carry) == ("float32", (), 0.0)
+    assert older.stages[0].temperature == 1 and (older.run(noise(5)).confidence == before).all()
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "\ud800", '{"a":' * 100_000, "9" * 5000, "{"])
