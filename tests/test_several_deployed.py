@@ -233,7 +233,7 @@ def test_conformal_control_of_shares_keeps_the_mean() -> None:
 LACKING = {
     Table: {"overall", "anova", "epochs-digest", "anova-costs", "baseline", "anova-hybrids"}
     | {"pairs-one-way", "tests-one-way", "pairs"},
-    Figure: {"significance", "budget", "reliability", "confidence-quality"},
+    Figure: {"significance", "budget", "reliability"},
 }
 """What one strategy with one seed does not show, and calibration, which is of one class an image."""
 

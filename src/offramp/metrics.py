@@ -21,6 +21,7 @@ from offramp.labels import alike, several
 
 Floats = NDArray[np.floating]
 Labels = NDArray[np.integer]
+ByImage = Callable[[Floats, Labels], Floats]  # logits [N, E, C] and labels to [N, E]
 
 UNEVEN = 1.5  # from here on the largest class outweighs the smallest
 
@@ -35,8 +36,8 @@ class Metric:
         unit: `%` of a share that is 0 to 1, `nats`, or none.
         better: The direction that is good.
         word: What it is called in names of measures; its name where empty.
-        on_images: Its values on each image, [N, E], where it is their mean: by it two trials are
-            compared.
+        on_images: Its values on each image, [N, E], where it is their mean: differences are tested over
+            test images too, and two trials are compared by it.
         uneven: Whether a record of a trial has it only where classes are `uneven`; it may be undefined
             there (NaN).
         heading: Its title where `offramp show` says what accuracy alone hides; empty: not there.
@@ -49,7 +50,7 @@ class Metric:
     unit: Literal["%", "nats", ""] = ""
     better: Literal["higher", "lower"] = "higher"
     word: str = ""
-    on_images: Callable[[Floats, Labels], Floats] | None = None
+    on_images: ByImage | None = None
     uneven: bool = False
     heading: str = ""
     labels: Literal["one", "several", "both"] = "both"

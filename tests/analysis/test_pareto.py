@@ -15,6 +15,7 @@ from offramp.analysis.recommend.pareto import Offer, beaten, more_accurate
 from offramp.analysis.stats.pairwise import Pair, paired_differences
 from offramp.analysis.stats.sample import Group
 from offramp.analysis.stats.sequential import InterimAnalyses
+from offramp.analysis.tradeoff import NetAnswers
 from simulate import Planted
 
 
@@ -99,6 +100,20 @@ def test_seeds_with_images_of_their_own_are_compared_over_seeds() -> None:
     }
     alone, both = more_accurate(own), more_accurate(drawn)
     assert alone["joint", "separate"] != both["joint", "separate"]
+
+
+def test_a_look_at_which_seeds_do_not_vary_shows_nothing_over_seeds_alone() -> None:
+    """Its p would be 0."""
+    rule = InterimAnalyses(tuple(map(str, range(42, 62))), 3)
+
+    def offer(*hits: int) -> Offer:
+        """Of ten images that each seed draws anew, so many right."""
+        right = [np.arange(10)[:, None] < count for count in hits]
+        answers = [NetAnswers(r * 1.0, r, (1.0,), f"of {s}", f"{hits}") for s, r in enumerate(right)]
+        return Offer(dict(enumerate(answers, 42)), None)
+
+    late = {"a": offer(8, 7, 6, 9, 3), "b": offer(6, 5, 4, 2, 9)}
+    assert more_accurate(late, rule) == {} == more_accurate(late)
 
 
 def test_two_seeds_in_common_tell_nothing_of_how_seeds_vary() -> None:

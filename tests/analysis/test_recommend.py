@@ -132,6 +132,17 @@ def test_who_cannot_reach_a_target_is_out_only_when_that_is_shown() -> None:
     assert out(open_)["separate"].startswith("not shown either way: it reaches")
 
 
+def test_two_seeds_have_no_interval_of_what_a_candidate_reaches() -> None:
+    """As nowhere else: two say next to nothing of how much seeds vary."""
+    three = [better().answers[MODEL, DATA, "separate", 42 + k] for k in range(3)]
+    for seeds, known in ((three, True), (three[:2], False)):
+        for target in (0.6, 0.99):
+            needed = reach(seeds, target)
+            assert needed is not None
+            assert (needed.best[1] is not None) is (needed.best[2] is not None) is known
+            assert (needed.low is not None) is (known and target == 0.6)
+
+
 def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
     actual = single_advice("latency", facts(1, FOUR, CHEAPER, images=300), min_accuracy=0.55)
     assert names(actual) == ["joint"] and actual.at is not None and actual.at < 1e6

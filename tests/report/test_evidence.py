@@ -16,10 +16,11 @@ from table_evidence import evidence as tabled
 
 from longer import long_where
 from offramp.analysis.claims.claim import DataSet
-from offramp.analysis.measures import MEASURES
+from offramp.analysis.measures import MEASURES, of_metric
 from offramp.analysis.recommend import Preference
 from offramp.api.keep.store import pack as api_pack
 from offramp.errors import OfframpError
+from offramp.metrics import Metric
 from offramp.report import advice, tables
 from offramp.report import evidence as reading
 from offramp.report.claims import regimes
@@ -467,19 +468,21 @@ def test_a_given_backbone_stays_where_heads_alone_train(phases: list[Any], heads
     assert replace(trial, phases=built).heads_only is heads
 
 
-def test_a_measure_is_tested_over_images_by_its_own_function() -> None:
-    """Whatever its name; without one, over seeds alone."""
+def test_a_measure_is_tested_over_images_by_its_metric() -> None:
+    """A user's own too; without values on images, over seeds alone."""
     actual = evidence(simple(label, seed) for label in ("joint", "separate") for seed in (1, 2))
     (runs,) = actual.runs
-    accuracy = MEASURES["accuracy-test"]
-    ramp = np.arange(4.0)
-    own = replace(accuracy, name="own", on_images=lambda a: a.right * 0.0 + ramp[:, None])
-    images = runs.images(own)
-    assert images is not None and sorted(images) == [(s, x) for s in ("joint", "separate") for x in "12"]
-    for values in images.values():
-        assert np.allclose(values, ramp - ramp.mean() + 0.75)  # about the stored accuracy, 3 of 4
-    of_no_images = replace(accuracy, name="none", on_images=None)
-    assert runs.images(of_no_images) is None
+
+    def ramp(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return np.arange(float(len(labels)))[:, None] + np.zeros(logits.shape[1])
+
+    own = Metric(lambda *answers: ramp(*answers).mean(axis=0), on_images=ramp)
+    for measure in of_metric("own", own, "test"):
+        images = runs.images(measure)
+        assert images is not None
+        assert sorted(images) == [(s, x) for s in ("joint", "separate") for x in "12"]
+        assert [values.tolist() for values in images.values()] == [[0.0, 1.0, 2.0, 3.0]] * 4
+    assert runs.images(of_metric("none", replace(own, on_images=None), "test")[0]) is None
     assert runs.images(MEASURES["accuracy-validation"]) is None
 
 

@@ -12,7 +12,6 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 
 from offramp import units, usercode
@@ -33,10 +32,9 @@ from offramp.analysis.curves import (
     validation_stability,
 )
 from offramp.analysis.curves import METRICS as EVERY_EPOCH
-from offramp.analysis.tradeoff import NetAnswers
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
-from offramp.metrics import METRICS, Metric
+from offramp.metrics import METRICS, ByImage, Metric
 from offramp.units import percent
 from offramp.usercode import is_user_code
 
@@ -94,7 +92,6 @@ def numbers(table: pd.DataFrame) -> Numbers:
 
 
 Of = Callable[[Numbers], pd.DataFrame]  # columns trial, exit (missing: overall), value, source, measured
-ByImage = Callable[[NetAnswers], np.ndarray | None]  # [N, E], or [N, 1] of a measure without exits
 
 
 @dataclass(frozen=True)
@@ -153,8 +150,6 @@ class Measure:
         column: Its heading where it is a column of a table.
         digits: After the point there.
         spread: Whether the deviation over seeds says anything; of yes or no the mean says it all.
-        on_images: Its values of each test image, whose mean it is, so that it is tested over images
-            too; None from answers that do not tell.
         metric: What works it out of a trial's logits, where it comes from these.
     """
 
@@ -167,8 +162,13 @@ class Measure:
     column: str = ""
     digits: int = 0
     spread: bool = True
-    on_images: ByImage | None = field(default=None, repr=False)
     metric: MetricOnSplit | None = field(default=None, repr=False)
+
+    @property
+    def on_images(self) -> ByImage | None:
+        """What gives its values on each test image, whose mean it is, so that it is tested over images
+        too; None of other measures."""
+        return self.metric.metric.on_images if self.metric and self.metric.split == "test" else None
 
     @property
     def scale(self) -> float:
@@ -372,14 +372,6 @@ def _exit_seconds(table: Numbers) -> pd.DataFrame:
     return pd.DataFrame(columns).reset_index()
 
 
-def _of_last(of: ByImage) -> ByImage:
-    def on_images(answers: NetAnswers) -> np.ndarray | None:
-        by_exit = of(answers)
-        return None if by_exit is None else by_exit[:, -1:]
-
-    return on_images
-
-
 def of_metric(name: str, metric: Metric, split: str) -> tuple[Measure, Measure]:
     """A metric of logits on a split as two measures: of every exit, and of the final one alone.
 
@@ -391,18 +383,12 @@ def of_metric(name: str, metric: Metric, split: str) -> tuple[Measure, Measure]:
     word = (metric.word or name).replace("_", "-")
     unit = {"%": PERCENT, "nats": NATS, "": Unit("")}[metric.unit]
     rows = _closing(split, name)
-    on_images: ByImage | None = None
-    if split == "test":
-        on_images = {"accuracy": lambda answers: answers.right, "cross_entropy": lambda a: a.nats}.get(
-            name
-        )
     measure = Measure(
         f"{word}-{split}",
         f"{SPLITS[split]} {metric.title or name}",
         unit,
         _whole(rows),
         metric.better,
-        on_images=on_images,
         metric=MetricOnSplit(name, split, metric),
     )
     return measure, replace(
@@ -411,7 +397,6 @@ def of_metric(name: str, metric: Metric, split: str) -> tuple[Measure, Measure]:
         title=f"{measure.title} of the final exit",
         of=_deepest(rows),
         per_exit=False,
-        on_images=on_images and _of_last(on_images),
     )
 
 

@@ -23,7 +23,6 @@ class NetAnswers:
         macs: Of an image that leaves at each exit, ascending, [E].
         images: a key of the images and their labels: networks with the same key answered the same
             images, an empty one agrees with none.
-        nats: Cross-entropy of each exit, [N, E], where it is known.
         source: a key of the weights.
     """
 
@@ -31,7 +30,6 @@ class NetAnswers:
     right: NDArray[np.bool_]
     macs: tuple[float, ...]
     images: str = ""
-    nats: NDArray[np.floating] | None = None
     source: str = ""
 
     @cached_property

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from offramp.labels import several
 from offramp.policy import quality, scoring
 from offramp.policy.calibration import Target
 from offramp.policy.candidates import SplitLogits, loss_of, where_left
@@ -157,13 +158,12 @@ def _loss(full: Bools, chosen: Bools) -> Interval:
 
 def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: Ints) -> ExitEvaluation:
     warmth = 1.0 if policy.temperatures is None else policy.temperatures[at]
-    several = policy.several
     score = scoring.SCORES[policy.score]
     alone = score.graded and not score.history  # else it says nothing of how sure a single exit is
     gate = None if policy.gates is None else policy.gates[at]
     alone = alone and (gate is not None or not score.learned)
-    name = policy.score if alone else scoring.usual(several)
-    sure = scoring.certainty(logits[:, at], warmth, several)
+    name = policy.score if alone else scoring.usual(policy.several)
+    sure = scoring.certainty(logits[:, at], warmth, policy.several)
     scores, _ = scoring.score(name, logits[:, at], warmth, gate=gate)
     here = leaves == at
     return ExitEvaluation(
@@ -173,7 +173,7 @@ def _exit(policy: Policy, at: int, logits: scoring.Array, right: Bools, leaves: 
         accuracy=float(right[here].mean()) if here.any() else None,
         accuracy_all=float(right.mean()),
         # Of several labels, the least sure one's probability is none that all are right.
-        ece=None if several else quality.calibration_error(sure, right),
+        ece=None if policy.several else quality.calibration_error(sure, right),
         auroc=quality.auroc(scores, right),
         aurc=quality.aurc(scores, right),
     )
@@ -199,7 +199,7 @@ def _classes(names: Sequence[str], of: Bools, full: Bools, chosen: Bools) -> tup
         here = of[:, label]
         if here.any():
             before, after = (
-                each[here] if each.ndim == 1 else each[here, label] for each in (full, chosen)
+                each[here, label] if several(each) else each[here] for each in (full, chosen)
             )
             means = float(before.mean()), float(after.mean())
             evaluations.append(ClassEvaluation(name, int(here.sum()), *means, _loss(before, after)))

@@ -171,8 +171,7 @@ def _check_labels(metric: MetricOnSplit, labels: np.ndarray) -> None:
 
 def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | None, Difference]:
     """Trials, paired by test image; their exits numbered as in `a`."""
-    metric = measure.metric
-    on_images = metric.metric.on_images if metric and metric.split == "test" else None
+    metric, on_images = measure.metric, measure.on_images
     if metric is None or on_images is None or not measure.per_exit:
         raise OfframpError(
             f"{measure.name} is no mean over test images, by which two trials are compared; compare two "
@@ -228,17 +227,18 @@ def across(setting: Evidence, against: Evidence, a: str, b: str, measure: Measur
     for label in {a, b} - {ALL}:
         if label not in labels:
             raise OfframpError(f"'{label}' has no seed in both settings{nearest(label, labels)}")
+    on_images, others = first.images(measure), second.images(measure)
+    same = {t.manifest.data.test for runs in (first, second) for t in runs.trials}
+    rows = {}
+    if on_images is not None and others is not None and len(same) == 1:
+        rows = {key: on_images[key] - others[key] for key in both}
     groups = []
     for label in labels if ALL in (a, b) else (a, b):
         mine = [k for k in both if k[0] == label]
-        changes = tuple(values[0][k] - values[1][k] for k in mine)
-        groups.append(Group((label,), changes, tuple(seed for _, seed in mine)))
-    on_images, others = first.images(measure), second.images(measure)
-    same = {t.manifest.data.test for runs in (first, second) for t in runs.trials}
-    if on_images is None or others is None or len(same) > 1:
-        return paired_differences(groups, ALPHA), 0
-    rows = {key: on_images[key] - others[key] for key in both}
-    return paired_differences(groups, ALPHA, rows), len(next(iter(rows.values())))
+        changes, seeds = (values[0][k] - values[1][k] for k in mine), (seed for _, seed in mine)
+        images = tuple(rows[k] for k in mine if rows)
+        groups.append(Group((label,), tuple(changes), tuple(seeds), images=images))
+    return paired_differences(groups, ALPHA), len(next(iter(rows.values()), ()))
 
 
 def _single(evidence: Evidence) -> Runs:

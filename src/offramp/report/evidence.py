@@ -32,6 +32,7 @@ from offramp.analysis.recommend.goals import PlainFacts, TrialKey, at_compute
 from offramp.analysis.tradeoff import AnyAnswers, NetAnswers
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
+from offramp.metrics import ByImage
 from offramp.report.claims import published, regimes
 from offramp.report.colors import rank
 from offramp.report.logits import LogitSummary, other_accuracy, remembered, summarized
@@ -116,6 +117,13 @@ class Evidence:
         """What every trial's test logits come to, by its id. Reads each trial's logits once."""
         every = {t.id: t for t in (*self.trials, *self.plain_trials)}.values()
         return {t.id: summarized(*self.logits(t.id), t.macs, t.manifest.data.test) for t in every}
+
+    def on_images(self, trial: str, of: ByImage) -> np.ndarray:
+        """Values of a metric on each test image of a trial, [N, E]."""
+        known = self.outcomes[trial].on_images
+        if of not in known:  # a user's own
+            known[of] = of(*self.logits(trial))
+        return known[of]
 
     @property
     def plain_trials(self) -> Iterator[TrialRecord]:

@@ -14,7 +14,7 @@ from offramp.analysis.tradeoff import NetAnswers
 from offramp.files import read_cached, user_cache, write_cached
 from offramp.hashing import digest
 from offramp.labels import alike, several
-from offramp.metrics import Metric, cross_entropies, hits
+from offramp.metrics import METRICS, ByImage, Metric, hits
 from offramp.policy import scoring
 from offramp.policy.quality import BINS, Curve, aurc, auroc, calibration_error, sweep
 
@@ -40,6 +40,7 @@ class LogitSummary:
         lost: Share of images right at any earlier exit and wrong at the last.
         curve: Of THRESHOLDS, one threshold for all exits.
         answers: Image by image.
+        on_images: Values on each image, [N, E], by what gives them.
         common: Share of the most common class, or combination of labels.
     """
 
@@ -52,6 +53,7 @@ class LogitSummary:
     lost: float
     curve: Curve
     answers: NetAnswers
+    on_images: dict[ByImage, np.ndarray]
     common: float
 
 
@@ -124,7 +126,12 @@ def summarized(
         overthought=tuple(float((right[:, k] & last).mean()) for k in exits),
         lost=float((early & last).mean()),
         curve=sweep(sure, right, macs, THRESHOLDS),
-        answers=NetAnswers(sure, right, tuple(map(float, macs)), data, cross_entropies(logits, labels)),
+        answers=NetAnswers(sure, right, tuple(map(float, macs)), data),
+        on_images={
+            m.on_images: m.on_images(logits, labels)
+            for m in METRICS.values()
+            if m.on_images is not None and m.suits(labels)
+        },
         common=float(np.unique(labels, axis=0, return_counts=True)[1].max() / len(labels)),
     )
 

@@ -79,12 +79,10 @@ def _needs(pair: tuple[str, str], estimate: Estimate, difference: float, pairs: 
 
 def _estimates(runs: Runs, strategies: Collection[str]) -> tuple[dict[tuple[str, str], Estimate], int]:
     """Differences of each pair that shares two seeds, and the number of test images."""
-    measure = MEASURES["accuracy-test"]
-    whole = runs.sample(measure)
-    images = None if whole is None else runs.images_of(whole, measure)
+    whole = runs.sample(MEASURES["accuracy-test"])
     groups = () if whole is None else whole.keep(strategies).groups
-    count = 0 if images is None else len(next(iter(images.values()), ()))
-    return paired_estimates(groups, images), count
+    images = [row for group in groups for row in group.images]
+    return paired_estimates(groups), len(images[0]) if images else 0
 
 
 def power_line(needed: SeedsNeeded) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from offramp.analysis.measures import MEASURES, OBSERVATION, Measure
 from offramp.analysis.recommend.equal import ComputeLevel, beside_controls, equal_compute
 from offramp.analysis.stats import Analysis, Columns, Sample, analyze_sample, sample
-from offramp.analysis.stats.pairwise import ValuesOnImages
+from offramp.analysis.stats.sample import ValuesOnImages
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.stats.text import in_seeds
 from offramp.report.controls import Controls, controls
@@ -158,11 +158,10 @@ class Runs:
         if key not in self._analyses:
             whole = self.sample(measure, exit)
             compared = whole.keep(members) if whole is not None and members else whole
-            images = None if whole is None else self.images_of(whole, measure, exit)
             if compared is None:
                 self._analyses[key] = None
             else:
-                analysis = analyze_sample(compared, both=bool(members), images=images, looks=self.looks)
+                analysis = analyze_sample(compared, both=bool(members), looks=self.looks)
                 self._analyses[key] = replace(
                     analysis, notes=(*map(in_seeds, analysis.notes), *self.added)
                 )
@@ -239,37 +238,22 @@ class Runs:
         """Whether differences of a measure are tested over test images, besides seeds."""
         return measure.on_images is not None and self.same_images
 
-    def images_of(
-        self, whole: Sample, measure: Measure, exit: int | None = None
-    ) -> ValuesOnImages | None:
-        """`images` by every name of a sample's groups: a name may lack a seed that its twin has."""
-        images = self.images(measure, exit)
-        if images is None:
-            return None
-        return {
-            (name, block): images[twin, block]
-            for group in whole.groups
-            for block in group.blocks
-            for name in group.names
-            for twin in group.names
-            if (twin, block) in images
-        }
-
     def images(self, measure: Measure, exit: int | None = None) -> ValuesOnImages | None:
         """A measure of test data, image by image; None for other measures, and of one image, which says
         nothing of how much images vary."""
         of = measure.on_images
         # Values of other images do not line up; their luck is then a part of what varies over seeds.
-        if of is None or not self.over_images(measure):
+        if of is None or not self.same_images:
             return None
         rows = self.values(measure, exit)
         values = {(str(s), int(x)): v for s, x, v in zip(*(rows[c] for c in VALUES), strict=True)}
         by_trial = {}
         for trial in self.trials:
-            by_exit = of(self.evidence.outcomes[trial.id].answers)
             value = values.get((trial.strategy, trial.seed))
-            if value is None or by_exit is None:
+            if value is None:
                 continue
+            by_exit = self.evidence.on_images(trial.id, of)
+            by_exit = by_exit if measure.per_exit else by_exit[:, -1:]
             row = by_exit.mean(axis=1) if exit is None else by_exit[:, trial.exits.index(exit)]
             # Packed logits are rounded: what is said of a trial is the number that it was stored with.
             by_trial[trial.strategy, str(trial.seed)] = row + (value - row.mean())
@@ -280,5 +264,6 @@ class Runs:
         key = (measure.name, exit)
         if key not in self._samples:
             rows = self.values(measure, exit)
-            self._samples[key] = None if rows.empty else sample(rows, COLUMNS)
+            images = self.images(measure, exit)
+            self._samples[key] = None if rows.empty else sample(rows, COLUMNS, images)
         return self._samples[key]

@@ -98,9 +98,11 @@ def test_eight_equal_strategies_are_told_apart_no_more_than_promised(seeds: int)
         luck = 0.4 * generator.normal(size=(8, seeds, 1))
         right = (hard + taste + luck + 0.6 * generator.logistic(size=(8, seeds, 400)) > 0).astype(float)
         names, blocks = [f"s{k}" for k in range(8)], [str(k) for k in range(seeds)]
-        images = {(n, b): right[i, k] for i, n in enumerate(names) for k, b in enumerate(blocks)}
-        groups = [Group((n,), tuple(right[i].mean(axis=1)), tuple(blocks)) for i, n in enumerate(names)]
-        pairs = paired_differences(groups, 0.05, images)
+        groups = [
+            Group((n,), tuple(rows.mean(axis=1)), tuple(blocks), images=tuple(rows))
+            for n, rows in zip(names, right, strict=True)
+        ]
+        pairs = paired_differences(groups, 0.05)
         false += any(isinstance(p, Pair) and p.p < 0.05 for p in pairs)
     assert false / draws <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / draws)
 
@@ -150,8 +152,9 @@ def test_pairs_over_images_are_adjusted_as_those_over_seeds() -> None:
     generator = np.random.default_rng(6)
     names, blocks = ("a", "b", "c"), ("1", "2", "3", "4")
     images = {(n, b): (generator.random(300) < 0.7).astype(float) for n in names for b in blocks}
-    groups = [Group((n,), tuple(float(images[n, b].mean()) for b in blocks), blocks) for n in names]
-    pairs = paired_differences(groups, 0.05, images)
+    rows = {n: tuple(images[n, b] for b in blocks) for n in names}
+    groups = [Group((n,), tuple(map(np.mean, rows[n])), blocks, images=rows[n]) for n in names]
+    pairs = paired_differences(groups, 0.05)
     assert [(p.a, p.b) for p in pairs] == [("a", "b"), ("a", "c"), ("b", "c")]
     for pair in pairs:
         assert isinstance(pair, Pair)

@@ -70,9 +70,9 @@ def test_only_pairs_over_enough_seeds_and_images_are_moderated() -> None:
 def test_pairs_of_a_sample_are_moderated_together() -> None:
     rng = np.random.default_rng(4)
     names, blocks = [f"s{k}" for k in range(8)], ("1", "2", "3", "4", "5")
-    images = {(n, b): (rng.random(300) < 0.7).astype(float) for n in names for b in blocks}
-    groups = [Group((n,), tuple(float(images[n, b].mean()) for b in blocks), blocks) for n in names]
-    both, alone = paired_estimates(groups, images), paired_estimates(groups, None)
+    rows = {n: tuple((rng.random(300) < 0.7).astype(float) for _ in blocks) for n in names}
+    groups = [Group((n,), tuple(map(np.mean, rows[n])), blocks, images=rows[n]) for n in names]
+    both, alone = paired_estimates(groups), paired_estimates([replace(g, images=()) for g in groups])
     assert min(e.backing for e in both.values()) > 0 == max(e.backing for e in alone.values())
 
 

@@ -20,7 +20,7 @@ from offramp.analysis.claims.parts import (
     values,
 )
 from offramp.analysis.measures import find_measure
-from offramp.analysis.stats.pairwise import ALPHA, crossed, holm, over_blocks
+from offramp.analysis.stats.pairwise import ALPHA, estimate, holm
 from offramp.analysis.stats.sample import same
 
 ClaimVerdict = Literal[
@@ -137,20 +137,20 @@ def _test(claim: Claim, part: Comparison, both: PairedValues) -> TestedCompariso
     left, right = both.left, both.right
     differences = left - right
     scale = float(max(np.abs(left).max(), np.abs(right).max()))
-    estimate = over_blocks(differences) if both.images is None else crossed(both.images)
-    if estimate.error == 0 or (both.images is None and same(differences, scale)):
+    over = estimate(differences if both.images is None else both.images)
+    if over.error == 0 or (both.images is None and same(differences, scale)):
         measure = find_measure(claim.measure)
         size = measure.gap(float(differences.mean()))
         return f"variation: the difference is {size} in every seed"
     n, mean = len(differences), float(differences.mean())
     far = _beyond(claim, mean)
-    tail = estimate.p(far) / 2
+    tail = over.p(far) / 2
     p_for, p_against = (tail, 1 - tail) if far > 0 else (1 - tail, tail)
-    d = far / (estimate.error * np.sqrt(n))
+    d = far / (over.error * np.sqrt(n))
     if claim.is_ == "within":  # d is of the nearer margin, so these are the larger and the smaller p
         p_against = min(2 * p_against, 1.0)
     sides = (float(left.mean()), float(right.mean()), mean)
-    return TestedComparison(part, n, *sides, float(d), p_for, p_against, estimate.detectable(1))
+    return TestedComparison(part, n, *sides, float(d), p_for, p_against, over.detectable(1))
 
 
 def _combine(tested: Sequence[TestedComparison], whole: bool) -> tuple[float | None, bool]:

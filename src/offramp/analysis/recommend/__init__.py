@@ -317,7 +317,8 @@ def _ranked(
 ) -> Advice:
     """Advice with the ranking, why nothing in it was tested, and what could have been shown."""
     labeled = frame.assign(name=[names[c] for c in pairs(frame)])
-    read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
+    columns = Columns("value", "name", "seed", "source", "measured")
+    read = sample(labeled, columns, goal_values.images)
     needed = {names[c]: r for c, r in goal_values.reach.items()}
     higher = goal_values.measure.better == "higher"
 
@@ -329,7 +330,7 @@ def _ranked(
         return (-mean if higher else mean), 0.0, label
 
     groups = sorted(read.groups, key=lambda g: place(g.mean, g.label))
-    analysis = analyze_sample(read, ALPHA, both=False, images=goal_values.images, looks=looks)
+    analysis = analyze_sample(read, ALPHA, both=False, looks=looks)
     tested = {frozenset((p.a, p.b)): p for p in analysis.pairs}
     # What is ranked by MACs is tested by accuracy.
     best = unbeaten([g.label for g in groups], analysis.pairs, higher or bool(needed))
@@ -375,7 +376,7 @@ def _few(goal_values: GoalValues, read: Sample) -> str | None:
         return None
     text = _too_few(seeds)
     points = goal_values.measure.unit == PERCENT or goal_values.target is not None
-    spread = _spread(goal_values, read)
+    spread = _spread(read)
     if spread is None or not points:
         return f"{text}; train at least {FEWEST}."
     needed = spread.blocks_for(SMALL, len(read.groups) * (len(read.groups) - 1) // 2)
@@ -390,9 +391,9 @@ def _too_few(seeds: int) -> str:
     return f"{have} too few for a recommendation"
 
 
-def _spread(goal_values: GoalValues, read: Sample) -> Estimate | None:
+def _spread(read: Sample) -> Estimate | None:
     """How the differences of two groups vary, in the middle over all pairs; None of one seed."""
-    each = paired_estimates(read.groups, goal_values.images).values()
+    each = paired_estimates(read.groups).values()
     if not each:
         return None
     between, shared = (

@@ -100,9 +100,9 @@ def _level(
     """Candidates at one of `count` amounts of compute."""
     frame, images = at_compute(answers, macs, names)
     labeled = frame.assign(name=[names[c] for c in pairs(frame)])
-    read = sample(labeled, Columns("value", "name", "seed", "source", "measured"))
+    read = sample(labeled, Columns("value", "name", "seed", "source", "measured"), images)
     looks = facts.looked(data, answers)
-    analysis = analyze_sample(read, ALPHA / count, both=False, images=images, looks=looks)
+    analysis = analyze_sample(read, ALPHA / count, both=False, looks=looks)
     adjusted = tuple(
         replace(p, p=min(1.0, p.p * count)) if isinstance(p, Pair) else p for p in analysis.pairs
     )

@@ -11,7 +11,8 @@ import pandas as pd
 
 from offramp.analysis.goals import Goal
 from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, observations
-from offramp.analysis.stats.pairwise import ALPHA, ValuesOnImages, crossed
+from offramp.analysis.stats.pairwise import ALPHA, FEWEST, crossed
+from offramp.analysis.stats.sample import ValuesOnImages
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.tradeoff import AnyAnswers, Floats
 from offramp.units import percent
@@ -93,8 +94,8 @@ class ComputeNeeded:
 
     Attributes:
         macs: Where its mean curve over seeds first has it; None where it never does.
-        low, high: 95 % over seeds and images; high None: it may never; both None of one seed, and
-            of seeds that answered unlike images.
+        low, high: 95 % over seeds and images; high None: it may never; both None of fewer than FEWEST
+            seeds, and of seeds that answered unlike images.
         best: The highest accuracy of its curve, and the same interval.
     """
 
@@ -112,7 +113,7 @@ def reach(
     if not len(spent):
         return None
     top = int(mean.argmax())
-    if len(seeds) < 2 or not _same_images(seeds):
+    if len(seeds) < FEWEST or not _same_images(seeds):
         return ComputeNeeded(_first(spent, mean, accuracy), None, None, (float(mean[top]), None, None))
     # Intervals are smooth in compute, and each costs a pass over all images.
     some = np.linspace(spent[0], spent[-1], ENDS)

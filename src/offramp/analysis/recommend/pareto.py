@@ -18,12 +18,9 @@ from offramp.analysis.stats.pairwise import (
     FEWEST,
     Estimate,
     adjusted,
-    crossed,
     holm,
     moderated,
-    over_blocks,
 )
-from offramp.analysis.stats.sample import same
 from offramp.analysis.stats.sequential import InterimAnalyses, spent
 from offramp.analysis.tradeoff import AnyAnswers, Floats
 
@@ -111,10 +108,10 @@ def _no_dearer(a: Offer, b: Offer) -> bool:
 def _estimates(a: Offer, b: Offer, macs: float, looks: InterimAnalyses | None) -> Sequence[Estimate]:
     """Of a's accuracy less b's, for at most so many MACs: one, or one for each look; none where nothing
     tells how much it varies, as of a network and itself."""
-    both = sorted(a.seeds.keys() & b.seeds.keys())
-    if looks is not None:
-        place = {seed: k for k, seed in enumerate(looks.order)}
-        both = sorted((s for s in both if str(s) in place), key=lambda s: place[str(s)])
+    common = sorted(a.seeds.keys() & b.seeds.keys())
+    looks = looks or InterimAnalyses(tuple(map(str, common)), len(common))
+    place = {seed: k for k, seed in enumerate(looks.order)}
+    both = sorted((s for s in common if str(s) in place), key=lambda s: place[str(s)])
     keys = {(a.seeds[s].source, b.seeds[s].source) for s in both}
     images = {o.seeds[s].images for o in (a, b) for s in both}
     by_image = len(images) == 1 and "" not in images
@@ -125,8 +122,4 @@ def _estimates(a: Offer, b: Offer, macs: float, looks: InterimAnalyses | None) -
         values: Floats = np.array(first) - np.array(second)
     else:
         values = np.array([x.mean() - y.mean() for x, y in zip(first, second, strict=True)])
-        if same(values, 1.0):
-            return ()
-    if looks is not None:
-        return looks.at(values)
-    return (crossed(values) if by_image else over_blocks(values),)
+    return looks.at(values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -25,7 +25,6 @@ from offramp.analysis.stats.pairwise import (
     ALPHA,
     Pairs,
     PairWatcher,
-    ValuesOnImages,
     games_howell,
     paired_differences,
     tukey,
@@ -232,17 +231,14 @@ def analyze_sample(
     alpha: float = ALPHA,
     *,
     both: bool = True,
-    images: ValuesOnImages | None = None,
     looks: InterimAnalyses | None = None,
     watch: PairWatcher = None,
 ) -> Analysis:
-    """Compare the groups of a sample.
+    """Compare the groups of a sample: over blocks and images, where groups have images.
 
     Args:
         both: False leaves out the one-way analysis where it is not the default, as it takes the
             longest for many groups.
-        images: What was measured on each image, the same ones in every block; then differences are
-            tested over blocks and images.
         looks: Where blocks were added until pairs were decided; then p and intervals of pairs over
             blocks are adjusted for them.
         watch: As in `analyze_by`.
@@ -254,13 +250,13 @@ def analyze_sample(
         for group in whole.groups
         if len(group.names) > 1
     ]
+    by_image = whole.blocked and any(group.images for group in whole.groups)
     default: Basis = "over blocks" if whole.blocked else "one-way"
-    if whole.blocked and images is not None:
-        default = "over blocks and images"
+    default = "over blocks and images" if by_image else default
     if obstacle := _obstacle(whole) or _lonely(whole, whole.blocked):
         over = obstacle if whole.blocked else None
         reason = _obstacle(whole) or _lonely(whole, False) or obstacle
-        return Analysis(means, default, over, reason, tuple(notes), None if images is None else over)
+        return Analysis(means, default, over, reason, tuple(notes), over if by_image else None)
     groups = tuple(group for group in whole.groups if len(group.values) > 1)
     notes += [
         f"{group.label} has one value and is left out of every test"
@@ -270,10 +266,12 @@ def analyze_sample(
     notes += [f"{g.label} is constant" for g in groups if len(set(g.values)) == 1]
     over_blocks, crossed = None, None
     if whole.blocked:
-        over_blocks, more = _over_blocks(groups, alpha, looks)
+        over_blocks, more = _over_blocks([replace(g, images=()) for g in groups], alpha, looks)
         notes += more
-    if whole.blocked and images is not None:
-        crossed = _crossed(groups, alpha, images, looks)
+    if by_image:
+        pairs = _paired(groups, alpha, looks)
+        by_mean = order([g.label for g in groups], pairs, alpha)
+        crossed = Crossed(pairs, by_mean, len(groups[0].images[0]))
     if len(groups) == 2:
         notes.append("with two groups the overall test is the test of their difference")
     one_way = _one_way(groups, alpha, watch) if both or over_blocks is None else NOT_ASKED
@@ -333,24 +331,14 @@ def _over_blocks(
     groups: Sequence[Group], alpha: float, looks: InterimAnalyses | None
 ) -> tuple[OverBlocks, list[str]]:
     table, notes = _table(groups)
-    pairs = _paired(groups, alpha, looks, None)
+    pairs = _paired(groups, alpha, looks)
     return OverBlocks(repeated(table), pairs, order([g.label for g in groups], pairs, alpha)), notes
 
 
-def _paired(
-    groups: Sequence[Group], alpha: float, looks: InterimAnalyses | None, images: ValuesOnImages | None
-) -> Pairs:
+def _paired(groups: Sequence[Group], alpha: float, looks: InterimAnalyses | None) -> Pairs:
     if looks is None:
-        return paired_differences(groups, alpha, images)
-    return sequential_differences(groups, alpha, looks, images)
-
-
-def _crossed(
-    groups: Sequence[Group], alpha: float, images: ValuesOnImages, looks: InterimAnalyses | None
-) -> Crossed:
-    pairs = _paired(groups, alpha, looks, images)
-    count = len(next(iter(images.values())))
-    return Crossed(pairs, order([g.label for g in groups], pairs, alpha), count)
+        return paired_differences(groups, alpha)
+    return sequential_differences(groups, alpha, looks)
 
 
 def _table(groups: Sequence[Group]) -> tuple[Floats, list[str]]:

@@ -4,7 +4,7 @@ blocks paired differences (over blocks, or over blocks and images), adjusted aft
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations
@@ -22,9 +22,6 @@ ALPHA = 0.05  # what is significant, over all pairs that are compared
 POWER = 0.8  # of `Pair.detectable`
 FEWEST = 3  # blocks that say anything of how much they vary
 MOST_BACKING = 2.0  # degrees of freedom that other pairs lend to one, in its own
-
-ValuesOnImages = Mapping[tuple[str, str], Floats]
-"""What was measured on each test image, [N], by group and block. Its mean is the group's value there."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +117,9 @@ def _pair(first: Labeled, second: Labeled, error: float, k: int, df: float, alph
     return Pair(a, b, difference, low, high, max(p, FLOOR), floored=p < FLOOR)
 
 
-def paired_differences(
-    groups: Sequence[Group], alpha: float, images: ValuesOnImages | None = None
-) -> Pairs:
-    """Student's t over the blocks that both groups of a pair have, with Holm's adjustment of p. Over
-    images too, variances over blocks are moderated.
+def paired_differences(groups: Sequence[Group], alpha: float) -> Pairs:
+    """Student's t over the blocks that both groups of a pair have, and over images where groups have
+    them, with Holm's adjustment of p. Over images, variances over blocks are moderated.
 
     Intervals are Bonferroni's: together they hold the true differences with probability 1 - alpha or
     more. Holm's test is a little stronger, so it may find a difference whose interval touches zero.
@@ -132,12 +127,11 @@ def paired_differences(
     Args:
         groups: All of which are compared with each other.
         alpha: Of the intervals, together.
-        images: Values on each image, by the first name of a group: then over blocks and images both.
     """
     drawn = [(g, h, *common(g, h)[1:]) for g, h in combinations(groups, 2)]
-    reasons = [obstacle(x, y, images is not None) for _, _, x, y in drawn]
+    reasons = [obstacle(x, y, bool(g.images)) for g, _, x, y in drawn]
     own = [
-        paired_estimate(g, h, images)
+        estimate(differences(g, h))
         for (g, h, _, _), why in zip(drawn, reasons, strict=True)
         if why is None
     ]
@@ -222,18 +216,10 @@ def adjusted(estimates: Sequence[Estimate]) -> Floats:
     return holm(p_values(np.abs(means), *parts))
 
 
-def paired_estimate(g: Group, h: Group, images: ValuesOnImages | None) -> Estimate:
-    """Of the difference of two groups, over the blocks that both have, two at least."""
-    _, x, y = common(g, h)
-    return over_blocks(x - y) if images is None else crossed(on_images(g, h, images))
-
-
-def paired_estimates(
-    groups: Sequence[Group], images: ValuesOnImages | None
-) -> dict[tuple[str, str], Estimate]:
-    """The same of all pairs that share two blocks, by their labels, moderated."""
+def paired_estimates(groups: Sequence[Group]) -> dict[tuple[str, str], Estimate]:
+    """Of the differences of all pairs that share two blocks, by their labels, moderated."""
     each = {
-        (g.label, h.label): paired_estimate(g, h, images)
+        (g.label, h.label): estimate(differences(g, h))
         for g, h in combinations(groups, 2)
         if len(set(g.blocks) & set(h.blocks)) > 1
     }
@@ -265,6 +251,11 @@ def unbeaten(labels: Sequence[str], pairs: Pairs, higher: bool) -> list[str]:
     significant = [pair for pair in pairs if isinstance(pair, Pair) and pair.p < ALPHA]
     behind = {pair.b if (pair.difference > 0) == higher else pair.a for pair in significant}
     return [label for label in labels if label not in behind]
+
+
+def estimate(values: Floats) -> Estimate:
+    """Over blocks, [S], or over blocks and images, [S, N]."""
+    return over_blocks(values) if values.ndim == 1 else crossed(values)
 
 
 def over_blocks(differences: Floats) -> Estimate:
@@ -375,14 +366,14 @@ def half_width(level: Floats, seeds: Floats, images: Floats, df: Floats) -> Floa
     return np.asarray(np.hypot(t * np.sqrt(seeds), z * np.sqrt(images)))
 
 
-def on_images(g: Group, h: Group, images: ValuesOnImages) -> Floats:
-    """Differences by block and image, [S, N]."""
-    blocks, _, _ = common(g, h)
-    first, second = (
-        [next(images[name, b] for name in x.names if (name, b) in images) for b in blocks]
-        for x in (g, h)
-    )
-    return np.asarray(np.array(first, dtype=float) - np.array(second, dtype=float))
+def differences(g: Group, h: Group) -> Floats:
+    """Of two groups, in the blocks that both have, [S]; where they have images, [S, N]."""
+    blocks, x, y = common(g, h)
+    if not (blocks and g.images and h.images):
+        return x - y
+    first, second = (dict(zip(x.blocks, x.images, strict=True)) for x in (g, h))
+    rows = [np.array([side[b] for b in blocks], dtype=float) for side in (first, second)]
+    return np.asarray(rows[0] - rows[1])
 
 
 def holm(p: Floats) -> Floats:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 
 import numpy as np
@@ -81,12 +81,15 @@ class Group:
     Attributes:
         blocks: The block of each value, in ascending order; empty without blocks.
         estimated: How many values are estimates and no measurements.
+        images: Of each value what it is the mean of, on each test image, [N]; empty where that is not
+            known. All groups of a sample have them, or none.
     """
 
     names: tuple[str, ...]
     values: tuple[float, ...]
     blocks: tuple[str, ...] = ()
     estimated: int = 0
+    images: tuple[Floats, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def label(self) -> str:
@@ -115,10 +118,19 @@ class Sample:
         return replace(self, groups=tuple(group for group in groups if group.names))
 
 
-def sample(frame: pd.DataFrame, columns: Columns) -> Sample:
+ValuesOnImages = Mapping[tuple[str, str], Floats]
+"""What was measured on each test image, [N], by group and block. Its mean is the group's value there."""
+
+
+def sample(frame: pd.DataFrame, columns: Columns, images: ValuesOnImages | None = None) -> Sample:
     """Read a sample.
 
     Values that are missing or not finite are left out and noted.
+
+    Args:
+        frame: A row a value.
+        columns: What is in it.
+        images: What was measured on each image, the same ones in every block.
 
     Raises:
         OfframpError: For a missing column, a value that is not a number, an empty group or block,
@@ -141,6 +153,10 @@ def sample(frame: pd.DataFrame, columns: Columns) -> Sample:
             tuple(values.values()),
             tuple(values) if columns.block is not None else (),
             sum(g.estimated for g in groups if g.names[0] in names),
+            # A name may lack a block that its twin has.
+            tuple(next(images[n, block] for n in names if (n, block) in images) for block in values)
+            if images
+            else (),
         )
         for names, values in merged
     )

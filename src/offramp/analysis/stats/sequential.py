@@ -29,13 +29,11 @@ from offramp.analysis.stats.pairwise import (
     Pair,
     Pairs,
     UntestedPair,
-    ValuesOnImages,
     common,
-    crossed,
+    differences,
+    estimate,
     holm,
     obstacle,
-    on_images,
-    over_blocks,
     p_values,
 )
 from offramp.analysis.stats.sample import Floats, Group, same
@@ -74,10 +72,16 @@ class InterimAnalyses:
         new = zip(counts, (0, *counts), strict=False)
         return {count: (count - before) / counts[-1] for count, before in new}
 
-    def at(self, values: Floats) -> tuple[Estimate, ...]:
-        """The estimate at every look so far. values: [S] or [S, images], in `order`."""
-        estimate = over_blocks if values.ndim == 1 else crossed
-        return tuple(estimate(values[:n]) for n in self.counts if n <= len(values))
+    def at(self, values: Floats, scale: float = 1.0) -> tuple[Estimate, ...]:
+        """The estimate at every look so far. Over blocks alone, one at which all differ by the same is
+        left out: nothing there says how much they vary, and its p would be 0.
+
+        Args:
+            values: Differences, [S] or [S, images], in `order`.
+            scale: The magnitude of what they are differences of.
+        """
+        looked = (values[:n] for n in self.counts if n <= len(values))
+        return tuple(estimate(v) for v in looked if v.ndim > 1 or not same(v, scale))
 
 
 @dataclass(frozen=True)
@@ -171,14 +175,13 @@ def hopeless(estimate: Estimate, margin: float, level: float) -> bool:
     )
 
 
-def sequential_differences(
-    groups: Sequence[Group], alpha: float, looks: InterimAnalyses, images: ValuesOnImages | None = None
-) -> Pairs:
+def sequential_differences(groups: Sequence[Group], alpha: float, looks: InterimAnalyses) -> Pairs:
     """As `paired_differences`, for blocks that were added after looking: p over all looks, intervals at
     the level of the last one."""
     pairs = list(combinations(groups, 2))
-    rows = [_rows(g, h, looks, images) for g, h in pairs]
-    seen = [_seen(g, h, looks, values) for (g, h), values in zip(pairs, rows, strict=True)]
+    rows = [_rows(g, h, looks) for g, h in pairs]
+    scales = [float(np.abs([*g.values, *h.values]).max()) for g, h in pairs]
+    seen = [looks.at(values, scale) for values, scale in zip(rows, scales, strict=True)]
     parts = zip(pairs, rows, seen, strict=True)
     why = [_why(g, h, looks, values, estimates) for (g, h), values, estimates in parts]
     tested = [k for k, reason in enumerate(why) if reason is None]
@@ -199,23 +202,12 @@ def sequential_differences(
     return tuple(tested_pairs)
 
 
-def _rows(g: Group, h: Group, looks: InterimAnalyses, images: ValuesOnImages | None) -> Floats:
+def _rows(g: Group, h: Group, looks: InterimAnalyses) -> Floats:
     """Differences in the order in which blocks were added, [S] or [S, images]."""
-    blocks, x, y = common(g, h)
+    blocks, _, _ = common(g, h)
     place = {block: k for k, block in enumerate(looks.order)}
     order = sorted((k for k, b in enumerate(blocks) if b in place), key=lambda k: place[blocks[k]])
-    values = x - y if images is None or not blocks else on_images(g, h, images)
-    return np.asarray(values[order])
-
-
-def _seen(g: Group, h: Group, looks: InterimAnalyses, values: Floats) -> tuple[Estimate, ...]:
-    """The estimate at every look so far. Over blocks alone, one at which all differ by the same amount
-    is left out: nothing there says how much they vary, and its p would be 0."""
-    estimates = looks.at(values)
-    if values.ndim > 1:
-        return estimates
-    scale = float(np.abs([*g.values, *h.values]).max())
-    return tuple(e for e in estimates if not same(values[: e.blocks], scale))
+    return np.asarray(differences(g, h)[order])
 
 
 def _why(

@@ -10,13 +10,13 @@ it: a look decides only whether more seeds are trained, and `sequential` pays fo
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
 from offramp.analysis.stats.pairwise import ALPHA, FEWEST, Estimate
-from offramp.analysis.stats.sample import Floats, same
+from offramp.analysis.stats.sample import Floats
 from offramp.analysis.stats.sequential import Decision, InterimAnalyses, decide
 from offramp.errors import OfframpError
 from offramp.hashing import digest
@@ -185,13 +185,10 @@ def look(
 def _over_seeds(when: InterimAnalyses, rows: Sequence[Floats]) -> Iterator[Estimate]:
     """The estimate at every look, over seeds that answered images of their own. Means that are equal do
     not say how much they vary, unless no image differs: then as many as were answered do."""
-    means = np.array([row.mean() for row in rows])
-    for estimate in when.at(means):
-        first = rows[: estimate.blocks]
-        if not any(row.any() for row in first):
-            yield replace(estimate, images=sum(map(len, first)))
-        elif not same(means[: estimate.blocks], 1.0):
-            yield estimate
+    for count in when.counts:
+        if count <= len(rows) and not any(row.any() for row in rows[:count]):
+            yield Estimate(0.0, count, 0.0, images=sum(map(len, rows[:count])))
+    yield from when.at(np.array([row.mean() for row in rows]))
 
 
 def questioned(decisions: Sequence[Decision]) -> tuple[str, ...]:

@@ -133,24 +133,36 @@ def accuracy_by_exit(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -
     return figure(runs, name, "answer", f"{measure.title} by exit", caption, alt, chart)
 
 
+QUALITY = (
+    f"Left: expected calibration error of the confidence (largest softmax probability, {BINS} bins of "
+    "equal width), lower is better. Right: the chance that a right answer is more confident than a "
+    "wrong one (AUROC), higher is better and 0.5 is chance. How well thresholds can work depends on the "
+    "right side alone."
+)
+QUALITY_OF_LABELS = (
+    "The chance that an answer with all labels right is surer, in its least sure label, than another "
+    "(AUROC), higher is better and 0.5 is chance: how well thresholds can work."
+)
+
+
 def confidence(runs: Runs) -> list[Figure]:
     """Calibration error, and how well confidence tells right from wrong, by exit."""
     outcomes = runs.evidence.outcomes
     errors = _panels(runs, lambda t, i: _percent(outcomes[t.id].ece[i]), "ECE, %", zero=True)
     tells = _panels(runs, lambda t, i: outcomes[t.id].auroc[i], "AUROC of correctness")
-    panels = [p for error in errors for p in (error, *(t for t in tells if t.title == error.title))]
+    left = {panel.title: [panel] for panel in errors}  # of several labels none
     # Where every answer is right, nothing tells right from wrong: its place stays empty.
     empty = [replace(e, axis="AUROC of correctness", frame=e.frame.iloc[:0], zero=False) for e in errors]
     right = {panel.title: panel for panel in (*empty, *tells)}
-    chart = dots([p for error in errors for p in (error, right[error.title])], runs.strategies)
-    caption = (
-        f"Left: expected calibration error of the confidence (largest softmax probability, {BINS} bins "
-        "of equal width), lower is better. Right: the chance that a right answer is more confident than "
-        "a wrong one (AUROC), higher is better and 0.5 is chance. How well thresholds can work depends "
-        f"on the right side alone. Test images, {runs.where}. {spread(panels)}"
-    )
-    title = "Calibration error and discrimination"
-    alt = f"Dot plots, a row for each exit. {read_out(panels, runs.strategies)}"
+    places = [p for title, panel in right.items() for p in (*left.get(title, ()), panel)]
+    panels = [panel for panel in places if len(panel.frame)]
+    what, title = QUALITY, "Calibration error and discrimination"
+    if runs.several:
+        what, title = QUALITY_OF_LABELS, "Discrimination"
+    caption = f"{what} Test images, {runs.where}. {spread(panels)}"
+    alt = f"Dot plots, {'one' if runs.several else 'a row'} for each exit. "
+    alt += read_out(panels, runs.strategies)
+    chart = dots(places, runs.strategies)
     return figure(runs, "confidence-quality", "more", title, caption, alt, chart)
 
 
