@@ -21,7 +21,7 @@ from offramp.analysis.recommend import (
     sure,
 )
 from offramp.analysis.recommend.equal import crossings, equal_compute
-from offramp.analysis.recommend.goals import DEARER, WITHIN, default_target, reach
+from offramp.analysis.recommend.goals import DEARER, WITHIN, default_target, reach, ruled_out
 from offramp.analysis.stats.pairwise import Pair
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.paper.guidelines import guidelines
@@ -132,15 +132,18 @@ def test_who_cannot_reach_a_target_is_out_only_when_that_is_shown() -> None:
     assert out(open_)["separate"].startswith("not shown either way: it reaches")
 
 
-def test_two_seeds_have_no_interval_of_what_a_candidate_reaches() -> None:
-    """As nowhere else: two say next to nothing of how much seeds vary."""
+def test_two_seeds_do_not_say_what_a_candidate_reaches() -> None:
+    """There is no interval, as nowhere else: two say next to nothing of how much seeds vary."""
     three = [better().answers[MODEL, DATA, "separate", 42 + k] for k in range(3)]
-    for seeds, known in ((three, True), (three[:2], False)):
-        for target in (0.6, 0.99):
-            needed = reach(seeds, target)
-            assert needed is not None
-            assert (needed.best[1] is not None) is (needed.best[2] is not None) is known
-            assert (needed.low is not None) is (known and target == 0.6)
+    for seeds, kind in ((three, "below the target"), (three[:2], "perhaps below")):
+        needed = reach(seeds, 0.99)
+        assert needed is not None and needed.macs is None
+        assert {end is None for end in needed.best[1:]} == {len(seeds) == 2}
+        out = ruled_out(needed, 0.99)
+        assert out is not None and out.kind == kind
+    needed = reach(three[:2], 0.6)
+    assert needed is not None and needed.macs is not None
+    assert needed.low is None and needed.high is None
 
 
 def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:

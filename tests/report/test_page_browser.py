@@ -31,17 +31,25 @@ DRAW_ALL = """
     };
     next();
 """
-SHOWN = (
-    "return [...document.querySelectorAll('.item:not([hidden])')].map("
-    "(item) => item.id.replace(/^(figure|table)-/, ''))"
-)
+SHOWN = "all('.item:not([hidden])').map(e => e.id.replace(/^(figure|table)-/, ''))"
 
 
 def show(browser: Any, page: Path, width: int = 1400, colors: str = "light", at: str = "") -> None:
     """Open the page anew, at this width and in these colors of the system."""
     blank(browser, width, colors)
     browser.get((page / "index.html").as_uri() + at)
-    wait(lambda: browser.execute_script("return document.readyState") == "complete")
+    wait(lambda: js(browser, "document.readyState") == "complete")
+
+
+def js(browser: Any, expression: str, *given: object) -> Any:
+    """What an expression comes to on the page: `one` is the first element of a selector, `all` are all,
+    `seen` those that a reader sees, `over` is how far its content goes beyond its width."""
+    return browser.execute_script(
+        "const one = (s) => document.querySelector(s), all = (s) => [...document.querySelectorAll(s)];"
+        "const seen = (s) => all(s).filter((e) => e.checkVisibility());"
+        f"const over = (s) => one(s).scrollWidth - one(s).clientWidth; return {expression};",
+        *given,
+    )
 
 
 def wait(true: Callable[[], bool]) -> None:
@@ -66,21 +74,14 @@ def test_all_charts_are_drawn_nothing_scrolls_sideways_and_axe_finds_nothing_ser
 ) -> None:
     show(browser, made_up, width, colors)
     browser.execute_async_script(DRAW_ALL)
-    marks = browser.execute_script(
-        "return [...document.querySelectorAll('.chart')].map("
-        "(c) => c.querySelectorAll('svg path[aria-roledescription=\"line mark\"]').length)"
-    )
+    lines = "svg path[aria-roledescription='line mark']"
+    marks = js(browser, "all('.chart').map(c=>c.querySelectorAll(arguments[0]).length)", lines)
     assert len(marks) == 8
     assert sorted(marks)[0] == 0 and sorted(marks)[1] >= 6  # a line a strategy; one waits for its filter
-    legend = "return document.querySelector('#figure-all svg').textContent"
-    assert 'joint, "a"' in browser.execute_script(legend)
-    # Never wider than its place.
-    assert browser.execute_script(
-        "return [...document.querySelectorAll('.chart svg')].every("
-        "(s) => s.getBoundingClientRect().width <= s.parentElement.closest('.chart').clientWidth + 1)"
-    )
-    across = "return [document.documentElement.scrollWidth, innerWidth]"
-    assert browser.execute_script(across) == [width, width]
+    assert 'joint, "a"' in js(browser, "one('#figure-all svg').textContent")
+    wide = "s.getBoundingClientRect().width-s.parentElement.closest('.chart').clientWidth"
+    assert max(js(browser, f"all('.chart svg').map(s=>{wide})")) <= 1  # never wider than its place
+    assert js(browser, "[document.documentElement.scrollWidth,innerWidth]") == [width, width]
     assert browser.get_log("browser") == []
     violations = axe(browser)
     assert violations == [], json.dumps(violations, indent=1)
@@ -96,78 +97,61 @@ def test_no_network_no_foreign_script(browser: Any, made_up: Path) -> None:
         "document.body.append(s); fetch('http://127.0.0.1:9/').catch(() => {});"
     )
     wait(lambda: len(browser.get_log("browser")) > 0)
-    assert browser.execute_script("return window.foreign ?? null") is None
+    assert js(browser, "window.foreign??null") is None
 
 
 def test_what_users_name_stays_text(browser: Any, made_up: Path) -> None:
     show(browser, made_up)
     assert browser.title == f"made-up {NASTY} · offramp report"
-    heading = "return document.querySelector('h1').textContent"
-    assert browser.execute_script(heading) == f"made-up {NASTY}"
-    claims = "return document.querySelector('#claims tbody th').textContent"
-    assert browser.execute_script(claims) == NASTY
+    assert js(browser, "one('h1').textContent") == f"made-up {NASTY}"
+    assert js(browser, "one('#claims tbody th').textContent") == NASTY
 
 
 def test_the_answer_is_on_the_first_screen_and_filters_choose_its_figure(
     browser: Any, made_up: Path
 ) -> None:
     show(browser, made_up)
-    browser.execute_script("document.querySelector('.missing').remove()")  # a study that is complete
-    seen = browser.execute_script(
-        "const all = (where) => [...document.querySelectorAll(where)];"
-        "const seen = (where) => all(where).filter((e) => e.checkVisibility());"
-        "const place = document.querySelector('.first').getBoundingClientRect();"
-        "return [seen('.item').map((e) => e.id), seen('.answer > p').length,"
-        "seen('.answer details p').length, place.bottom <= innerHeight,"
-        "document.documentElement.scrollHeight < 2.5 * innerHeight]"
-    )
-    assert seen == [["table-main", "figure-panels-resnet18"], 3, 0, True, True]
-    cut = (
-        "return [...document.querySelectorAll('.first .wide')].filter("
-        "(w) => w.scrollWidth > w.clientWidth).length"
-    )
-    assert browser.execute_script(cut) == 0
-    first = (
-        "return [...document.querySelectorAll('.first .figure')].filter((f) => f.checkVisibility())"
-        ".map((f) => f.id)"
-    )
-    browser.execute_script("document.querySelectorAll('.also a')[1].click()")
-    wait(lambda: browser.execute_script(first) == ["figure-panels-digits-cnn"])
-    assert browser.execute_script("return location.hash") == "#model=digits-cnn&data=digits"
+    js(browser, "one('.missing').remove()")  # a study that is complete
+    first = "seen('.first .figure').map(f=>f.id)"
+    assert js(browser, "seen('.item').map(e=>e.id)") == ["table-main", "figure-panels-resnet18"]
+    assert len(js(browser, "seen('.answer > p')")) == 3
+    assert js(browser, "seen('.answer details p')") == []
+    assert js(browser, "one('.first').getBoundingClientRect().bottom<=innerHeight")
+    assert js(browser, "document.documentElement.scrollHeight<2.5*innerHeight")
+    assert js(browser, "all('.first .wide').filter(w=>w.scrollWidth>w.clientWidth)") == []
+    js(browser, "all('.also a')[1].click()")
+    wait(lambda: js(browser, first) == ["figure-panels-digits-cnn"])
+    assert js(browser, "location.hash") == "#model=digits-cnn&data=digits"
 
 
 def test_filters_hide_what_shows_other_values_and_live_in_the_address(
     browser: Any, made_up: Path
 ) -> None:
-    count = "return document.querySelector('#rq1 .count').textContent"
+    count = "one('#rq1 .count').textContent"
     show(browser, made_up)
-    every = browser.execute_script(SHOWN)
-    assert len(every) == 12 and browser.execute_script(count) == "4 figures"
+    every = js(browser, SHOWN)
+    assert len(every) == 12 and js(browser, count) == "4 figures"
     choose(browser, "model", "resnet18")
-    on_page = browser.execute_script(SHOWN)
-    assert browser.execute_script(count) == "2 figures"
+    on_page = js(browser, SHOWN)
+    assert js(browser, count) == "2 figures"
     assert set(every) - set(on_page) == {
         *("panels-digits-cnn", "loss-digits-cnn-1", "loss-digits-cnn-2", "wide-digits-cnn")
     }
     choose(browser, "exit", "2")
     choose(browser, "data", "cifar10")
-    on_page = browser.execute_script(SHOWN)
+    on_page = js(browser, SHOWN)
     assert on_page == ["main", "panels-resnet18", "all", "loss-resnet18-2", "wide-resnet18", "claims"]
-    text = "return document.querySelector('[aria-live]').textContent"
-    assert browser.execute_script(text) == "6 of 12 figures and tables shown."
-    nothing = (
-        "return [...document.querySelectorAll('.nothing:not([hidden])')].map(n => n.closest('.part').id)"
-    )
-    assert browser.execute_script(nothing) == ["rq3"]
+    assert js(browser, "one('[aria-live]').textContent").startswith("6 of 12 figures")
+    assert js(browser, "all('.nothing:not([hidden])').map(n=>n.closest('.part').id)") == ["rq3"]
 
-    address = browser.execute_script("return location.hash")
+    address = js(browser, "location.hash")
     show(browser, made_up, at=address)
-    assert browser.execute_script(SHOWN) == on_page
-    browser.execute_script("document.querySelector('.filters [type=reset]').click()")
-    wait(lambda: len(browser.execute_script(SHOWN)) == 12)
+    assert js(browser, SHOWN) == on_page
+    js(browser, "one('.filters [type=reset]').click()")
+    wait(lambda: len(js(browser, SHOWN)) == 12)
     choose(browser, "model", "resnet18")
     choose(browser, "data", "digits")
-    assert browser.execute_script(count) == "nothing for these filters"
+    assert js(browser, count).startswith("nothing for")
 
 
 def test_the_first_table_fits_a_phone(browser: Any, tmp_path: Path) -> None:
@@ -181,12 +165,8 @@ def test_the_first_table_fits_a_phone(browser: Any, tmp_path: Path) -> None:
     page = tmp_path / "page"
     list(write(replace(contents(), tables=[equal], first=["equal"]), numbers(), page, (), 0))
     show(browser, page, 390)
-    across = (
-        "const w = document.querySelector('.first .wide');"
-        "return [w.scrollWidth - w.clientWidth, w.querySelector('th.n').offsetHeight]"
-    )
-    over, height = browser.execute_script(across)
-    assert over <= 0
+    assert js(browser, "over('.first .wide')") <= 0
+    height = js(browser, "one('.first .wide th.n').offsetHeight")
     assert height < 3 * 24  # two lines: a number stays with its unit
 
 
@@ -213,85 +193,77 @@ def test_what_must_be_scrolled_to_is_shaded_at_its_edge(browser: Any, made_up: P
 
 
 def test_what_is_unfolded_lives_in_the_address(browser: Any, made_up: Path) -> None:
-    opened = "return [...document.querySelectorAll('.fold[open]')].map((f) => f.parentElement.id)"
+    opened = "all('.fold[open]').map(f=>f.parentElement.id)"
     show(browser, made_up)
-    assert browser.execute_script(opened) == []
+    assert js(browser, opened) == []
     for key in ("rq1", "claims"):
-        browser.execute_script("document.getElementById('fold-' + arguments[0]).click()", key)
-    wait(lambda: browser.execute_script("return location.hash") == "#open=rq1.claims")
+        js(browser, f"one('#fold-{key}').click()")
+    wait(lambda: js(browser, "location.hash") == "#open=rq1.claims")
     show(browser, made_up, at="#open=rq1.claims")
-    assert browser.execute_script(opened) == ["rq1", "claims"]
+    assert js(browser, opened) == ["rq1", "claims"]
     show(browser, made_up, at="#table-wide-resnet18")  # in a fold
-    assert browser.execute_script(opened) == ["rq2"]
+    assert js(browser, opened) == ["rq2"]
 
 
 @pytest.mark.parametrize("scripts", [True, False])
 def test_print_unfolds_everything(browser: Any, made_up: Path, scripts: bool) -> None:
-    hidden = (
-        "return [...document.querySelectorAll('#main .item, #main dl')]"
-        ".filter((e) => !e.checkVisibility()).length"
-    )
+    parts = "#main .item, #main dl"
+    hidden = f"all('{parts}').length-seen('{parts}').length"
     try:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
         show(browser, made_up)
-        assert browser.execute_script(hidden) > 8
+        assert js(browser, hidden) > 8
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-        assert browser.execute_script(hidden) == 0
+        assert js(browser, hidden) == 0
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
 
 
-PRESS = "dispatchEvent(new KeyboardEvent('keydown', { ctrlKey: true, key: 'P', cancelable: true }))"
+PRESS = "dispatchEvent(new KeyboardEvent('keydown',{ctrlKey:true,key:'P',cancelable:true}))"
 
 
-@pytest.mark.parametrize("ask", ["document.getElementById('print').click()", PRESS])
+@pytest.mark.parametrize("ask", ["one('#print').click()", PRESS])
 def test_all_charts_are_drawn_before_printing(browser: Any, made_up: Path, ask: str) -> None:
     """Those too of which the screen has the first alone; and those that are drawn at this moment. With
     Caps Lock the key is P."""
     show(browser, made_up)
-    browser.execute_script(
-        "const blank = () => [...document.querySelectorAll('.chart:not(.drawn)')];"
-        "window.print = () => { window.blank = blank().map((chart) => chart.dataset.spec); };" + ask
-    )
-    wait(lambda: browser.execute_script("return window.blank ?? null") is not None)
-    assert browser.execute_script("return window.blank") == []
-    assert browser.execute_script("return document.querySelectorAll('.first .figure').length") == 2
+    js(browser, "window.print=()=>{window.blank=all('.chart:not(.drawn)').map(c=>c.dataset.spec)}")
+    js(browser, ask)
+    wait(lambda: js(browser, "window.blank??null") is not None)
+    assert js(browser, "window.blank") == []
+    assert js(browser, "all('.first .figure').length") == 2
     assert browser.get_log("browser") == []
 
 
 @pytest.mark.parametrize("at", ["#model=none&at=nowhere&x=1", "#100%"])
 def test_an_address_with_unknown_values_shows_all(browser: Any, made_up: Path, at: str) -> None:
     show(browser, made_up, at=at)
-    assert len(browser.execute_script(SHOWN)) == 12
+    assert len(js(browser, SHOWN)) == 12
     assert browser.get_log("browser") == []
 
 
 def test_charts_fill_a_new_width(browser: Any, made_up: Path) -> None:
     show(browser, made_up, at="#figure-panels-resnet18")
-    width = (
-        "const s = document.querySelector('#figure-panels-resnet18 svg'); return s ? s.clientWidth : 0"
-    )
-    wait(lambda: browser.execute_script(width) > 400)
+    width = "one('#figure-panels-resnet18 svg')?.clientWidth??0"
+    wait(lambda: js(browser, width) > 400)
     size = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    wait(lambda: 200 < browser.execute_script(width) < 390)
+    wait(lambda: 200 < js(browser, width) < 390)
 
 
 def test_dark_and_light_follow_the_system_until_the_reader_chooses(browser: Any, made_up: Path) -> None:
-    ground = "return getComputedStyle(document.body).backgroundColor"
-    pressed = "return document.getElementById('theme').getAttribute('aria-pressed')"
+    ground = "getComputedStyle(document.body).backgroundColor"
     show(browser, made_up, colors="dark")
-    dark = browser.execute_script(ground)
-    assert browser.execute_script(pressed) == "true"
+    dark = js(browser, ground)
+    assert js(browser, "one('#theme').ariaPressed") == "true"
     show(browser, made_up, colors="light")
-    light = browser.execute_script(ground)
-    assert light != dark
-    browser.execute_script("document.getElementById('theme').click()")
-    assert browser.execute_script(ground) == dark
+    assert js(browser, ground) != dark
+    js(browser, "one('#theme').click()")
+    assert js(browser, ground) == dark
     show(browser, made_up, colors="light")  # kept
-    assert browser.execute_script(ground) == dark
-    browser.execute_script("localStorage.clear()")
+    assert js(browser, ground) == dark
+    js(browser, "localStorage.clear()")
 
 
 def test_keyboard_reaches_everything(browser: Any, made_up: Path) -> None:
@@ -321,16 +293,16 @@ def test_keyboard_reaches_everything(browser: Any, made_up: Path) -> None:
 def test_contents_move_focus_along(browser: Any, made_up: Path) -> None:
     show(browser, made_up)
     choose(browser, "model", "resnet18")
-    browser.execute_script("document.querySelector('nav a[href=\"#rq2\"]').click()")
-    assert browser.execute_script("return document.activeElement.id") == "fold-rq2"
-    wait(lambda: "open" in browser.execute_script("return location.hash"))
-    assert browser.execute_script("return location.hash") == "#model=resnet18&at=rq2&open=rq2"
+    js(browser, "one('nav a[href=\"#rq2\"]').click()")
+    assert js(browser, "document.activeElement.id") == "fold-rq2"
+    wait(lambda: "open" in js(browser, "location.hash"))
+    assert js(browser, "location.hash") == "#model=resnet18&at=rq2&open=rq2"
 
 
 def test_axe_would_find_something(browser: Any, made_up: Path) -> None:
     show(browser, made_up)
-    browser.execute_script("document.querySelector('.answer p').style.color = '#ddd'")
-    browser.execute_script("document.querySelector('select').id = 'other'")
+    js(browser, "one('.answer p').style.color='#ddd'")
+    js(browser, "one('select').id='other'")
     assert [rule for rule, *_ in axe(browser)] == ["color-contrast", "select-name"]
 
 
@@ -340,13 +312,9 @@ def test_without_javascript_everything_but_charts_and_filters_is_there(
     try:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
         show(browser, made_up)
-        from selenium.webdriver.common.by import By
-
-        assert browser.find_element(By.CSS_SELECTOR, ".filters").is_displayed() is False
-        assert browser.find_element(By.CSS_SELECTOR, "nav").is_displayed()
-        assert browser.find_element(By.CSS_SELECTOR, "#main table").is_displayed()
-        note = browser.find_element(By.CSS_SELECTOR, ".chart noscript")
-        visible = "return [arguments[0].textContent, arguments[0].offsetHeight > 0]"
-        assert browser.execute_script(visible, note) == ["Charts are drawn by JavaScript.", True]
+        assert js(browser, "seen('.filters')") == []
+        assert js(browser, "seen('nav').length") and js(browser, "seen('#main table').length")
+        assert js(browser, "one('.chart noscript').offsetHeight")
+        assert "JavaScript" in js(browser, "one('.chart noscript').textContent")
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})

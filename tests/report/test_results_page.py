@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from syrupy.assertion import SnapshotAssertion
 
 from offramp import units
 from offramp.policy import quality
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval
 from offramp.report import evidence
-from results_page import DOCS, ROOT, groups_of, packs, page, section
+from results_page import DOCS, ROOT, groups_of, named, packs, page, section, told
 
 DEPLOY = "cifar10-deploy"
 ENGINES = {"onnxruntime": "bundle, ONNX Runtime", "eager": "PyTorch"}
@@ -26,66 +27,57 @@ BEGAN_AS = {"cifar10-ways": "cifar10", "cifar100-hidden-classifier": "cifar100"}
 BAR = r"milliseconds an image: ([\d.]+); network: ([\w ]+); engine: (\w+); batch: batch (\d+);"
 
 
-def test_what_the_network_to_deploy_comes_to() -> None:
+def test_what_the_network_to_deploy_comes_to(snapshot: SnapshotAssertion) -> None:
     """A pack rounds logits to float16: by them one image more, a wrong one, leaves at exit 1."""
-    words_of = section(DEPLOY)
     rule = Policy.load(DOCS / f"{DEPLOY}-policy.json")
     whole = evidence.open(DOCS / DEPLOY)
     (trial,) = whole.trials
-    built = trial.manifest
-    requests = rule.calibration
-    assert requests.target is not None and requests.chosen is not None
-    assert requests.trial == trial.id and requests.target.value == 0.01
-    assert f"Calibrated on {requests.chosen.images:,} images for at most one point of loss" in words_of
-    train = built.data.provenance.images["train"]
-    assert f"{train:,} images with crops and flips, {built.recipe.epochs} epochs, one seed" in words_of
-
+    built, origin = trial.manifest, rule.calibration
+    assert origin.target is not None and origin.chosen is not None
+    assert origin.trial == trial.id and origin.target.value == 0.01
     logits, labels = whole.logits(trial.id)
     leaves, right = rule.leaves(logits.astype(np.float32)), logits.argmax(2) == labels[:, None]
-    for at, place in enumerate(built.places):
-        where = f"after `{place}`" if at < len(built.places) - 1 else "final"
-        threshold = "–" if rule.thresholds[at] is None else f"{rule.thresholds[at]:.3f}"
-        here = leaves == at
-        every = 100 * built.metrics["test"].accuracy[at]
-        begins = f"| {at + 1}, {where} | {threshold} | {100 * here.mean():.1f} % | "
-        ends = f" % | {every:.1f} % | {units.macs(trial.macs[at])} |"
-        (those,) = groups_of(rf"(?m)^{re.escape(begins)}([\d.]+){re.escape(ends)}$", words_of)
+    facts = {"calibrated on": f"{origin.chosen.images:,}", "epochs": f"{built.recipe.epochs} epochs"}
+    facts["trained on"] = f"{built.data.provenance.images['train']:,}"
+    table = re.findall(r"(?m)^\| (\d), .*? % \| ([\d.]+) % \| [\d.]+ % \|", section(DEPLOY))
+    for at, (exit, those) in enumerate(table):
+        here, threshold = leaves == at, rule.thresholds[at]
+        facts |= {} if threshold is None else {f"threshold {exit}": f"{threshold:.3f}"}
+        facts[f"leave at {exit}"] = f"{100 * here.mean():.1f}"
+        facts[f"right at {exit}"] = f"{100 * built.metrics['test'].accuracy[at]:.1f}"
+        facts[f"MACs {exit}"] = units.macs(trial.macs[at])
         assert float(those) == pytest.approx(100 * right[here, at].mean(), abs=0.1)
+    assert len(table) == len(built.places) == 4
 
     rest, full, images = right[np.arange(len(labels)), leaves], right[:, -1], len(labels)
-    accuracy, loss = quality.share(int(rest.sum()), images), lost(full, rest)
-    assert (
-        f"On the {images:,} test images: accuracy {points(accuracy, 2)} against "
-        f"{100 * full.mean():.2f} % of the full network, a loss of {100 * loss.value:.2f} points "
-        f"({between(loss, 2)});"
-    ) in words_of
+    facts["tested on"] = f"{images:,}"
+    facts |= interval("accuracy", quality.share(int(rest.sum()), images), 2)
+    facts |= {"full": f"{100 * full.mean():.2f}", **interval("loss", lost(full, rest), 2)}
     classes = {name: lost(full[here], rest[here]) for name, here in by_class(built.classes, labels)}
-    first, second, *_ = sorted(classes, key=lambda name: -classes[name].value)
-    assert (
-        f"By class the loss is largest for {first} ({100 * classes[first].value:.1f} points, "
-        f"{between(classes[first], 1)}) and {second} ({100 * classes[second].value:.1f}, "
-        f"{between(classes[second], 1)})"
-    ) in words_of
-
+    for number, name in enumerate(sorted(classes, key=lambda name: -classes[name].value)[:2], start=1):
+        facts |= {f"class {number}": name, **interval(f"loss of {number}", classes[name], 1)}
     spent, plain = np.array(trial.macs)[leaves].mean(), built.backbone_macs
-    share = f"{100 * spent / plain:.1f} %"
-    assert f"{spent / 1e6:.1f} M MACs an image on average, {share} of the plain" in words_of
-    assert f"backbone's {units.macs(plain)}." in words_of
-    assert f"MACs promise {plain / spent:.2f} ×." in words_of
-    second = (
-        f"{100 * right[:, 1].mean():.1f} % of them at {100 * trial.macs[1] / plain:.1f} % of the MACs"
-    )
-    assert f"exit 2 for all is right on {second}." in words_of
-    digest = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    share = f"{100 * spent / plain:.1f}"
+    facts |= {"spent": f"{spent / 1e6:.1f}", "share": share, "plain": units.macs(plain)}
+    facts["promised"] = f"{plain / spent:.2f}"
+    assert told(DEPLOY, "", facts) == snapshot
+    second = {"right": 100 * right[:, 1].mean(), "share": 100 * trial.macs[1] / plain}
+    second_ = {name: f"{value:.1f}" for name, value in second.items()}
+    assert told(DEPLOY, "not pay", second_) == snapshot
     out = 100 * np.cumsum(np.bincount(leaves)) / images
-    assert f"{out[0]:.1f} % of the test images leave at exit 1, {out[1]:.0f} % by exit 2." in digest
-    assert (
-        f"Accuracy is {100 * accuracy.value:.2f} % against {100 * full.mean():.2f} %, for {share} of"
-        in digest
-    )
+    facts = {name: facts[name] for name in ("accuracy", "full", "share")}
+    facts |= {"out at 1": f"{out[0]:.1f}", "out by 2": f"{out[1]:.0f}"}
+    assert named(summary(), facts) == snapshot
 
 
-def test_how_quick_the_network_to_deploy_is() -> None:
+def summary() -> str:
+    """What the guide says of the network to deploy."""
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    (paragraph,) = [part for part in text.split("\n\n") if "of the test images leave at exit 1" in part]
+    return paragraph
+
+
+def test_how_quick_the_network_to_deploy_is(snapshot: SnapshotAssertion) -> None:
     """The chart holds what was measured, but for the median of single images under the policy."""
     words_of = section(DEPLOY)
     chart = (DOCS / "figures" / "deploy-speed.svg").read_text(encoding="utf-8")
@@ -94,32 +86,28 @@ def test_how_quick_the_network_to_deploy_is() -> None:
     for (typical, network, engine, batch), (late, same) in zip(bars, ticks, strict=True):
         assert network == same
         times.setdefault((engine, int(batch)), {})[network] = float(typical), float(late)
-    more, gains = [], {}
+    more, gains, facts = [], {}, {}
     for (engine, batch), of in times.items():
         (plain, late), (whole, _), (used, last) = of["plain"], of["nothing leaves"], of["policy"]
-        gains[engine, batch] = gain = f"{plain / used:.2f} ×"
+        gains[engine, batch] = gain = f"{plain / used:.2f}"
         more.append(100 * (whole / plain - 1))
         digits = 3 if batch == 1 else 1
         begins = f"| {ENGINES[engine]} | {batch} | {batch * plain:.{digits}f} ms | "
         begins += f"{batch * whole:.{digits}f} ms | "
         ends = f" ms (p95 {last:.3f})" if batch == 1 else f"{batch * used:.1f} ms"
         (median,) = groups_of(
-            rf"(?m)^{re.escape(begins)}([\d.]*){re.escape(f'{ends} | {gain} |')}$", words_of
+            rf"(?m)^{re.escape(begins)}([\d.]*){re.escape(f'{ends} | {gain} × |')}$", words_of
         )
         if (engine, batch) == ("onnxruntime", 1):
-            assert f"{late / last:.1f} × in ONNX Runtime" in words_of
-            assert f"the median gains {plain / float(median):.1f} ×" in words_of
+            facts |= {"gain of p95": f"{late / last:.1f}", "of median": f"{plain / float(median):.1f}"}
     assert len(gains) == 4
     (less,) = (-each for each in more if each < 0)
     least = min(each for each in more if each > 0)
-    assert f"costs {least:.0f} to {max(more):.0f} % more than in the plain network" in words_of
-    assert f"One image at a time in ONNX Runtime costs {less:.0f} % less" in words_of
-    assert min(float(each.split()[0]) for each in gains.values()) > float(
-        groups_of(r"MACs promise ([\d.]+) ×", words_of)[0]
-    )
-    digest = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
-    alone, many = gains["onnxruntime", 1], gains["onnxruntime", 256]
-    assert f"answers {alone} (one image at a time) and {many} (256 at once) as fast" in digest
+    facts |= {"more, from": f"{least:.0f}", "to": f"{max(more):.0f}", "less": f"{less:.0f}"}
+    assert told(DEPLOY, "not pay", facts) == snapshot
+    assert min(map(float, gains.values())) > float(groups_of(r"MACs promise ([\d.]+) ×", words_of)[0])
+    both = {f"batch {batch}": gains["onnxruntime", batch] for batch in (1, 256)}
+    assert named(summary(), both) == snapshot
 
 
 @pytest.mark.parametrize(
@@ -182,9 +170,7 @@ def by_class(names: tuple[str, ...], labels: np.ndarray) -> list[tuple[str, np.n
     return [(name, labels == at) for at, name in enumerate(names)]
 
 
-def points(interval: Interval, digits: int) -> str:
-    return f"{100 * interval.value:.{digits}f} % ({between(interval, digits)})"
-
-
-def between(interval: Interval, digits: int) -> str:
-    return f"{100 * interval.low:.{digits}f} to {100 * interval.high:.{digits}f}".replace("-", "−")
+def interval(name: str, of: Interval, digits: int) -> dict[str, str]:
+    """In percent or points: its value, and its ends."""
+    ends = {name: of.value, f"{name}, from": of.low, f"{name}, to": of.high}
+    return {key: f"{100 * end:.{digits}f}".replace("-", "−") for key, end in ends.items()}

@@ -97,12 +97,14 @@ class ComputeNeeded:
         low, high: 95 % over seeds and images; high None: it may never; both None of fewer than FEWEST
             seeds, and of seeds that answered unlike images.
         best: The highest accuracy of its curve, and the same interval.
+        few: Whether there are fewer seeds, so that what it does not reach is open.
     """
 
     macs: float | None
     low: float | None
     high: float | None
     best: tuple[float, float | None, float | None]
+    few: bool = False
 
 
 def reach(
@@ -113,14 +115,15 @@ def reach(
     if not len(spent):
         return None
     top = int(mean.argmax())
-    if len(seeds) < FEWEST or not _same_images(seeds):
-        return ComputeNeeded(_first(spent, mean, accuracy), None, None, (float(mean[top]), None, None))
+    few, best = len(seeds) < FEWEST, float(mean[top])
+    if few or not _same_images(seeds):
+        return ComputeNeeded(_first(spent, mean, accuracy), None, None, (best, None, None), few)
     # Intervals are smooth in compute, and each costs a pass over all images.
     some = np.linspace(spent[0], spent[-1], ENDS)
     half = np.interp(spent, some, [_half([a.on_images(m) for a in seeds]) for m in some])
     ends = (_first(spent, mean + half, accuracy), _first(spent, mean - half, accuracy))
-    best = (float(mean[top]), float(mean[top] - half[top]), float((mean + half).max()))
-    return ComputeNeeded(_first(spent, mean, accuracy), *ends, best)
+    around = (best, float(mean[top] - half[top]), float((mean + half).max()))
+    return ComputeNeeded(_first(spent, mean, accuracy), *ends, around)
 
 
 def _mean_curve(seeds: Sequence[AnyAnswers], max_macs: float | None = None) -> tuple[Floats, Floats]:
@@ -147,14 +150,11 @@ def ruled_out(needed: ComputeNeeded | None, target: float) -> Exclusion | None:
     if needed.macs is not None:
         return None
     best, low, high = needed.best
-    if low is None or high is None:
-        text = f"it reaches {percent(best)} at most, of {percent(target)}"
-        return Exclusion(text, "below the target")
-    ends = f"{percent(low)} to {percent(high)}"
-    text = f"it reaches {percent(best)} at most ({ends}), of {percent(target)}"
-    if high < target:
-        return Exclusion(text, "below the target")
-    return Exclusion(f"not shown either way: {text}", "perhaps below")
+    ends = "" if low is None or high is None else f" ({percent(low)} to {percent(high)})"
+    text = f"it reaches {percent(best)} at most{ends}, of {percent(target)}"
+    if needed.few or (high is not None and high >= target):
+        return Exclusion(f"not shown either way: {text}", "perhaps below")
+    return Exclusion(text, "below the target")
 
 
 def _half(rows: Sequence[Floats]) -> float:
