@@ -34,7 +34,6 @@ from offramp.analysis.stats.pairwise import (
     FEWEST,
     Estimate,
     Pair,
-    UntestedPair,
     none_differ,
     paired_estimates,
     unbeaten,
@@ -345,7 +344,8 @@ def _ranked(
         untested, estimated = in_seeds(analysis.believed.why), analysis.believed.estimated
     rows = []
     for group in groups:
-        p, behind = _against_first(tested.get(frozenset((groups[0].label, group.label))))
+        pair = tested.get(frozenset((groups[0].label, group.label)))
+        p, behind = (pair.p, pair.p < ALPHA) if isinstance(pair, Pair) else (None, None)
         sd = float(group.array.std(ddof=1)) if len(group.values) > 1 else None
         row = Ranked(group.label, group.mean, sd, seeds=len(group.values), p=p, behind=behind)
         need = needed.get(group.names[0])
@@ -400,11 +400,6 @@ def _spread(read: Sample) -> Estimate | None:
         float(np.median([getattr(e, key) for e in each])) for key in ("between", "shared")
     )
     return Estimate(0.0, 2, between, shared)
-
-
-def _against_first(pair: Pair | UntestedPair | None) -> tuple[float | None, bool | None]:
-    """p, and whether a candidate is told apart from the first one."""
-    return (pair.p, pair.p < ALPHA) if isinstance(pair, Pair) else (None, None)
 
 
 def sure(advice: Advice) -> str:

@@ -120,7 +120,8 @@ def reach(
         return ComputeNeeded(_first(spent, mean, accuracy), None, None, (best, None, None), few)
     # Intervals are smooth in compute, and each costs a pass over all images.
     some = np.linspace(spent[0], spent[-1], ENDS)
-    half = np.interp(spent, some, [_half([a.on_images(m) for a in seeds]) for m in some])
+    rows = (np.array([a.on_images(m) for a in seeds]) for m in some)
+    half = np.interp(spent, some, [crossed(values).half(ALPHA) for values in rows])
     ends = (_first(spent, mean + half, accuracy), _first(spent, mean - half, accuracy))
     around = (best, float(mean[top] - half[top]), float((mean + half).max()))
     return ComputeNeeded(_first(spent, mean, accuracy), *ends, around)
@@ -155,11 +156,6 @@ def ruled_out(needed: ComputeNeeded | None, target: float) -> Exclusion | None:
     if needed.few or (high is not None and high >= target):
         return Exclusion(f"not shown either way: {text}", "perhaps below")
     return Exclusion(text, "below the target")
-
-
-def _half(rows: Sequence[Floats]) -> float:
-    """Half of a 95 % interval of the mean over seeds and images."""
-    return crossed(np.array(rows)).half(ALPHA)
 
 
 def _first(spent: Floats, accuracy: Floats, target: float) -> float | None:

@@ -330,8 +330,11 @@ def budget(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Fig
     order = f" From best to worst after {' '.join(orders)}" if orders else ""
     alt = f"Lines against epochs, one for each strategy.{order}"
     heading = f"{measure.title.removeprefix('Test ').capitalize()} and rank against training"
-    axes = _axes(len(labels), measure)
-    chart = grid([_lines(frame, labels, *axis) for axis in axes], 2, 12)
+    ranks = {"domain": [len(labels), 1], "nice": False}
+    places = {"scale": ranks, "axis": {"values": list(range(1, len(labels) + 1))}}
+    left = (_field(measure), measure.axis, {"scale": {"zero": False}})
+    sides: list[tuple[str, str, Json]] = [left, ("rank", "rank", places)]
+    chart = grid([_lines(frame, labels, *side) for side in sides], 2, 12)
     return figure(runs, named("budget", measure), "more", heading, caption, alt, chart)
 
 
@@ -350,14 +353,6 @@ def _placed(runs: Runs, measure: Measure) -> pd.DataFrame:
 def _field(measure: Measure) -> str:
     """The column of its values."""
     return measure.name.removesuffix("-test")
-
-
-def _axes(strategies: int, measure: Measure) -> list[tuple[str, str, Json]]:
-    places = {"domain": [strategies, 1], "nice": False}
-    return [
-        (_field(measure), measure.axis, {"scale": {"zero": False}}),
-        ("rank", "rank", {"scale": places, "axis": {"values": list(range(1, strategies + 1))}}),
-    ]
 
 
 def _lines(frame: pd.DataFrame, labels: list[str], field: str, axis: str, more: Json) -> Json:

@@ -11,7 +11,6 @@ import pandas as pd
 from scipy import stats
 
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.recommend.equal import ComputeLevel
 from offramp.analysis.stats.pairwise import least_shown
 from offramp.analysis.tradeoff import NetAnswers
 from offramp.policy.quality import Bound, oracle
@@ -20,7 +19,6 @@ from offramp.report.evidence import Evidence
 from offramp.report.model import Column, Table
 from offramp.report.runs import Runs
 from offramp.report.tables.common import at, gathered, power
-from offramp.store.record import TrialRecord
 from offramp.store.table import Spread
 from offramp.units import macs
 
@@ -56,26 +54,16 @@ def equal(runs: Runs) -> list[Table]:
         notes += [(macs(level.macs), why)] if level.why or level.untested else []
     frame = pd.DataFrame.from_dict({name: rows[name] for name in sorted(rows, key=rank)}, orient="index")
     plain = runs.trials[0].manifest.backbone_macs
+    spent = [f"{100 * level.macs / plain:.0f} %, {macs(level.macs)} MACs" for level in levels]
     columns = (
         Column("strategy", "strategy"),
-        *(_equal_column(n, level, plain) for n, level in enumerate(levels)),
+        *(Column(f"at_{n}", title, "percent", 1, "higher") for n, title in enumerate(spent)),
     )
     title = f"Accuracy at equal compute: {runs.place}"
     caption = EQUAL_CAPTION.format(over=runs.tested_over)
     table = Table(runs.name("equal"), "answer", title, caption, frame, columns, about=runs.about)
-    return [
-        replace(
-            table,
-            best=frozenset(best),
-            alike=frozenset(alike),
-            notes=gathered([*notes, *power(least_of)]),
-        )
-    ]
-
-
-def _equal_column(n: int, level: ComputeLevel, plain: int) -> Column:
-    share = f"{100 * level.macs / plain:.0f} %"
-    return Column(f"at_{n}", f"{share}, {macs(level.macs)} MACs", "percent", 1, "higher")
+    lines = gathered([*notes, *power(least_of)])
+    return [replace(table, best=frozenset(best), alike=frozenset(alike), notes=lines)]
 
 
 LEAVING_CAPTION = (
@@ -109,7 +97,9 @@ def leaving(runs: Runs) -> list[Table]:
         row |= _spread("compute", [best.macs / t.manifest.backbone_macs for t, (best, _) in pairs])
         row |= _spread("regret", [lost for _, lost in chances])
         for exit in runs.exits:
-            row |= _spread(f"aurc_{exit}", [v for t in trials for v in _aurc(runs, t, exit)])
+            with_it = [t for t in trials if exit in t.exits]
+            aurc = [1000 * outcomes[t.id].aurc[t.exits.index(exit)] for t in with_it]
+            row |= _spread(f"aurc_{exit}", aurc)
     columns = (
         Column("strategy", "strategy"),
         Column("area", "area, %", "percent", 1, "higher", "area_sd"),
@@ -138,13 +128,6 @@ def regret(answers: NetAnswers) -> tuple[Bound, float]:
 def _spread(key: str, values: list[float]) -> dict[str, float]:
     mean, deviation = Spread.of(values)
     return {key: mean, f"{key}_sd": deviation}
-
-
-def _aurc(runs: Runs, trial: TrialRecord, exit: int) -> list[float]:
-    """Of one exit of a trial, times 1,000; none where the trial lacks it."""
-    if exit not in trial.exits:
-        return []
-    return [1000 * runs.evidence.outcomes[trial.id].aurc[trial.exits.index(exit)]]
 
 
 DRAWS = 10_000

@@ -166,7 +166,8 @@ def pairs(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Tabl
             continue
         tested = analysis.pairs
         untested = [("", words) for words in (*analysis.notes, *reasons(analysis))]
-        untested += [("", TOUCHING)] if any(_touches(p) for p in tested) else []
+        significant = (p for p in tested if isinstance(p, Pair) and p.p < ALPHA)
+        untested += [("", TOUCHING)] if any(p.low <= 0 <= p.high for p in significant) else []
         name = slug(runs.name(kind), "overall" if exit is None else f"exit {exit}")
         title = f"Differences in {measure.axis.partition(',')[0]}, {at(exit, runs.exits)}: {runs.place}"
         over = getattr(analysis.over_blocks, "pairs", ())
@@ -205,10 +206,6 @@ PAIRED_COLUMNS = (
 
 def frame_of(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[column.key for column in columns])
-
-
-def _touches(pair: Pair | UntestedPair) -> bool:
-    return isinstance(pair, Pair) and pair.p < ALPHA and pair.low <= 0 <= pair.high
 
 
 def row_of(pair: Pair | UntestedPair, scale: float) -> dict[str, Any]:
