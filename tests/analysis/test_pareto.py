@@ -40,12 +40,12 @@ def test_who_is_better_for_the_same_is_left_alone() -> None:
     lost = {out.name: out for out in advice.ruled_out}
     assert lost.keys() == {"two-stage", "separate", "distillation"}
     assert {out.kind for out in lost.values()} == {"beaten"}
-    assert all(out.why.startswith("joint costs no more and is more accurate") for out in lost.values())
+    assert all(out.why.startswith("joint costs no more") for out in lost.values())
     (row,) = advice.ranking
     assert (row.low, row.high, row.training) == (1e6, 4e6, 1e12)
     finals = [a.right[:, -1].mean() for key, a in better().answers.items() if key[2] == "joint"]
     assert row.mean == pytest.approx(np.mean(finals))
-    assert sure(advice) == "nothing is shown to beat it, 5 seeds"
+    assert sure(advice).endswith("beat it, 5 seeds")
 
 
 def test_who_costs_less_or_leads_elsewhere_stays() -> None:

@@ -216,7 +216,7 @@ def test_what_is_damaged_or_unfinished_is_left_out_and_said(store: Store, tmp_pa
     left = {t.id for t in actual.trials}
     assert not {first, second, third} & left and left
     wording = " ".join(actual.missing)
-    for word in (first, second, third, "logits.npz", "cost.json", "waiting-s44 is not finished"):
+    for word in (first, second, third, "logits.npz", "cost.json", "waiting-s44 is not"):
         assert word in wording
     assert draw(actual, ["accuracy-by-exit"]).figures  # what is whole is drawn
 

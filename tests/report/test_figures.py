@@ -252,7 +252,7 @@ def test_reliability_pools_the_seeds_and_leaves_out_thin_bins() -> None:
     assert actual["value"].tolist() == [75.0] * 3
     assert reliability.reliability_bins(evidence(both[:1]).runs[0]).empty  # eight images
     drawn = draw(evidence(both[:1]), ["reliability"])
-    assert not drawn.figures and drawn.missing[0].endswith(": there are too few test images")
+    assert not drawn.figures and drawn.missing[0].endswith("too few test images")
 
 
 def test_one_early_exit_has_its_agreement_with_the_last() -> None:

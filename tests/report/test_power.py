@@ -55,17 +55,13 @@ def test_images_that_are_too_few_are_told() -> None:
     assert needs.widest is not None and needs.widest.seeds is None
     assert needs.widest.limit == pytest.approx(2.8016 * (24 / 39 / 40) ** 0.5, rel=1e-3)
     text = power_line(needs)
-    assert "more test images (any number of seeds shows 35 points at best on these 40)" in text
+    assert "shows 35 points" in text and "these 40" in text
 
 
 def test_what_does_not_vary_enough_to_know_is_told() -> None:
     whole = evidence([simple("joint", 42), simple("separate", 42)])
-    assert "fewer than two seeds" in power_line(
-        seeds_needed(whole, "net", "images", ("joint", "separate"), 1)
-    )
-    assert "holds no trial of net on others" in str(
-        seeds_needed(whole, "net", "others", ("joint",), 1).why
-    )
+    assert "fewer than two" in power_line(seeds_needed(whole, "net", "images", ("joint", "separate"), 1))
+    assert "net on others" in str(seeds_needed(whole, "net", "others", ("joint",), 1).why)
 
 
 def test_more_than_five_hundred_seeds_are_not_counted() -> None:

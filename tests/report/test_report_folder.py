@@ -93,8 +93,8 @@ def test_an_earlier_report_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("present", "words"),
     [
-        ({"notes.txt": "mine"}, "is no earlier report"),
-        ({"report.json": "{}", "index.html": ""}, "is no earlier report"),
+        ({"notes.txt": "mine"}, "no earlier report"),
+        ({"report.json": "{}", "index.html": ""}, "no earlier report"),
         ({"report.json": '{"files": ["index.html"]}', "index.html": "", "my.txt": ""}, "holds my.txt"),
     ],
 )

@@ -100,7 +100,7 @@ def test_identical_weights_are_never_tested() -> None:
     frame.loc[frame["strategy"] == "b", "source"] = frame.loc[frame["strategy"] == "a", "source"].array
     same = outcome(claim(), frame)
     assert (same.verdict, same.p, same.parts) == ("identical by construction", None, ())
-    assert "the same weights on both sides of a − b" in why(same)
+    assert "both sides of a − b" in why(same)
     assert outcome(claim(against=["b", "c"]), frame).verdict == "contradicted"
     assert outcome(claim(against=["b", "d"]), frame).verdict == "identical by construction"
 
@@ -133,7 +133,7 @@ def test_estimates_single_seeds_and_constants_are_not_tested() -> None:
     assert "estimates" in outcome(claim(), frame.assign(measured=False)).missing[0]
     assert "seeds: 1 in common" in outcome(claim(), frame[frame["seed"] == 0]).missing[0]
     apart = frame[(frame["strategy"] == "a") == (frame["seed"] < 2)]
-    assert "seeds: none in common" in outcome(claim(), apart).missing[0]
+    assert "none in common" in outcome(claim(), apart).missing[0]
     constant = outcome(claim(), observed(a=[3.0, 4.0], b=[1.0, 2.0]))
     assert constant.missing == ("variation: the difference is 200 points in every seed",)
     assert constant.p is None
