@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,10 @@ from longer import long
 from offramp.analysis.claims import Claim, check, index, judge
 from offramp.analysis.measures import MEASURES, Numbers, find_measure, numbers, observations
 from offramp.analysis.recommend import Facts, Goal, Preference, recommend
-from offramp.analysis.stats import Columns, OverBlocks, analyze
+from offramp.analysis.stats import Analysis, Columns, OverBlocks, analyze
 from offramp.paper import FAMILIES
 from offramp.report.claims import published
+from offramp.report.figures.significance import edges
 from offramp.report.tables.common import COSTS
 from simulate import CIFAR100, NINE, Planted, tidy_table
 
@@ -91,14 +93,23 @@ def test_claims_find_what_was_planted_and_nothing_else() -> None:
     assert {o.claim.id for o in actual if o.verdict == "contradicted"} == FALSE
 
 
-def test_orders_find_what_was_planted() -> None:
-    rows = observations(planted(), MEASURES["accuracy-test"])
-    rows = rows[rows["exit"].isna()]
-    over = analyze(rows, Columns("value", "strategy", "seed", "source", "measured")).over_blocks
-    assert isinstance(over, OverBlocks)
-    order = over.order
-    assert order.groups[:2] == ("distillation", "joint") and order.groups[-1] == "branch-wise"
+def compared(table: pd.DataFrame) -> Analysis:
+    """All strategies by test accuracy, mean over exits."""
+    rows = observations(table, MEASURES["accuracy-test"])
+    columns = Columns("value", "strategy", "seed", "source", "measured")
+    return analyze(rows[rows["exit"].isna()], columns)
+
+
+def test_orders_and_graphs_find_what_was_planted() -> None:
+    actual = compared(planted())
+    assert isinstance(actual.over_blocks, OverBlocks)
+    order = actual.over_blocks.order
+    first, second, *middle, last = order.groups
+    assert (first, second, last) == ("distillation", "joint", "branch-wise")
     assert order.signs == (">>", ">>", "≈", "≈", "≈", "≈", ">>")
+    above = {*product([first, second], [*middle, last]), (first, second), *product(middle, [last])}
+    assert {(edge.winner, edge.loser) for edge in edges(actual, "higher")} == above
+    assert edges(compared(tidy_table(8, epochs=2)), "higher") == []
 
 
 def test_advice_finds_what_was_planted() -> None:
