@@ -20,15 +20,15 @@ def section(name: str) -> str:
     return text[text.index(f"([{name}](") :].partition("\n## ")[0]
 
 
-def told(study: str, question: str, facts: Mapping[str, str]) -> list[str]:
-    """What the page says under a question of a study's section, or before all of them: see `named`.
-    question: Words that it has, and no other."""
+def clauses(study: str, question: str, facts: Mapping[str, str]) -> list[str]:
+    """What the page says under a question of a study's section, or before all of them, as `named_clauses`
+    has it. question: Words that it has, and no other."""
     text = section(study)
     (begin,) = re.finditer(rf"\n\n\*\*[^*]*{question}[^*]*\*\*" if question else r"\A", text)
-    return named(text[begin.end() :].partition("\n\n**")[0], facts)
+    return named_clauses(text[begin.end() :].partition("\n\n**")[0], facts)
 
 
-def named(text: str, facts: Mapping[str, str], every: bool = False) -> list[str]:
+def named_clauses(text: str, facts: Mapping[str, str], every: bool = False) -> list[str]:
     """A text clause by clause, with names of facts in the place of their values; commands are left out,
     and clauses without any, but for `every`. In a snapshot of it each number stands where its sentence
     has it. Fails where the text lacks a value."""

@@ -36,7 +36,7 @@ from offramp.report.tables import TABLES, make
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
-from results_page import DOCS, ROOT, groups_of, named, page, section, told
+from results_page import DOCS, ROOT, clauses, groups_of, named_clauses, page, section
 from support import CPU, PAPER
 
 STUDIES = ROOT / "studies"
@@ -253,7 +253,7 @@ def test_what_readme_says_of_its_picture(snapshot: SnapshotAssertion) -> None:
             assert len(ahead) == len(others) and all(pair.p < 0.05 for pair in ahead)
     highest = cascade_points(runs)["value"].max() > threshold_points(runs)["value"].max()
     (caption,) = groups_of(r"\n\*(Nine ways .*?)\*\n", readme())
-    assert named(caption, facts, every=True) == snapshot and highest
+    assert named_clauses(caption, facts, every=True) == snapshot and highest
 
 
 def test_what_readme_says_of_its_study() -> None:
@@ -354,8 +354,8 @@ def test_what_the_page_concludes_from_cifar10(snapshot: SnapshotAssertion) -> No
     facts |= {"p": f"{second.p:.3f}", **least("cifar10"), **less(fewest)}
     ends = main_table("cifar10").frame["exit_4"]
     of_final = lost("cifar10") | {label: pct(ends[label]) for label in ("joint", "baseline")}
-    assert told("cifar10", "way is best", facts) == snapshot
-    assert told("cifar10", "What harms", of_final) == snapshot
+    assert clauses("cifar10", "way is best", facts) == snapshot
+    assert clauses("cifar10", "What harms", of_final) == snapshot
 
 
 def test_what_smaller_plain_networks_come_to() -> None:
@@ -437,8 +437,8 @@ def test_differences_that_would_have_been_found(study: str, snapshot: SnapshotAs
     if "at the final exit" in names:
         (final,) = pairs(opened(study), "exit-4")
         facts["at the final exit"] = worst(final) / 100
-    named = {name: pct(facts[name]) for name in names}
-    assert told(study, "decide more", named) == snapshot
+    values = {name: pct(facts[name]) for name in names}
+    assert clauses(study, "decide more", values) == snapshot
 
 
 def test_what_the_page_concludes_from_shorter_training(
@@ -464,7 +464,7 @@ def test_what_the_page_concludes_from_shorter_training(
     facts = {"highest": pct(first.mean), "lowest": pct(last.mean)}
     facts |= {"changed": f"{len(shown)}", "pairs": f"{len(changes)}", "by": pct(abs(most.difference))}
     facts["most"] = f"{most.a} and {most.b}"
-    assert told("cifar10", "length of training", facts) == snapshot
+    assert clauses("cifar10", "length of training", facts) == snapshot
     same = {epochs: {r.name for r in rankings[epochs] if not r.behind} for epochs in (2, 4)}
     assert same[2] == {"pretrained-branch", "joint-branch", "joint-two-stage"} == same[4]
 
@@ -486,7 +486,7 @@ def test_what_the_plain_network_gains_from_longer_training(
     longest = quality.share(round(10_000 * trial.manifest.metrics["test"].accuracy[-1]), 10_000)
     ends = {"after 16": longest.value, "from": longest.low, "to": longest.high}
     facts |= {name: pct(value) for name, value in ends.items()}
-    assert told("cifar10", "Can it reach", facts) == snapshot
+    assert clauses("cifar10", "Can it reach", facts) == snapshot
 
 
 def test_what_the_pilot_of_widths_and_epochs_says(snapshot: SnapshotAssertion) -> None:
@@ -506,7 +506,7 @@ def test_what_the_pilot_of_widths_and_epochs_says(snapshot: SnapshotAssertion) -
     errors = [(share * (1 - share) / 2500) ** 0.5 for share in validation[:3]]
     assert max(validation[:3]) - min(validation[:3]) < 2 * max(errors)
     short = {name: value for name, value in facts.items() if "medium-16" not in name}
-    assert told("cifar10", "Why this width", short) == snapshot
+    assert clauses("cifar10", "Why this width", short) == snapshot
 
 
 def trained(whole: Evidence) -> Any:
@@ -537,16 +537,16 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper(snapshot: SnapshotAsse
     first, costs = best.ranking[0].name, trained(opened(whole))
     facts = {"first": first, "mean": pct(over[first]), "final": pct(main["exit_4"][first])}
     facts["joint-branch behind"] = pct(every[first].mean - every["joint-branch"].mean)
-    assert [told(whole, r"is best\?", facts), sorted(alike(best))] == snapshot
+    assert [clauses(whole, r"is best\?", facts), sorted(alike(best))] == snapshot
     some = ("boosted", "imta", first, "sequential")
     facts = {name: pct(over[name]) for name in some}
     facts |= {f"cost of {name}": f"{costs[name]:.1f}" for name in some[1:]}
     facts["boosted above joint"] = pct(over["boosted"] - over["joint"])
-    assert told(whole, "for its training", facts) == snapshot
+    assert clauses(whole, "for its training", facts) == snapshot
     facts = least(whole) | {"confidence-gated": pct(main["exit_4"]["confidence-gated"])}
     behind = sorted(r.name for r in fewest.ranking if r.behind)
     out = [r.name for r in fewest.ruled_out if r.why.startswith("it reaches")]
-    answers = told(whole, "for its inference", facts)
+    answers = clauses(whole, "for its inference", facts)
     assert [answers, sorted(alike(fewest)), behind, out] == snapshot
     verdicts: dict[str, list[str]] = {}
     for each in opened("cifar10", whole).judge(claims.read(ROOT / "docs" / "field-claims.yaml")):
@@ -560,7 +560,7 @@ def test_what_the_page_concludes_of_ways_beyond_the_paper(snapshot: SnapshotAsse
     }
     assert early["confidence-gated"] > early["joint"]
     facts = {f"less of {name}": gap for name, gap in facts.items()}
-    assert [told(whole, "findings hold", facts), verdicts] == snapshot
+    assert [clauses(whole, "findings hold", facts), verdicts] == snapshot
 
 
 def test_how_far_the_plain_network_gets_with_its_authors_recipe(snapshot: SnapshotAssertion) -> None:
@@ -578,7 +578,7 @@ def test_how_far_the_plain_network_gets_with_its_authors_recipe(snapshot: Snapsh
         **{"ours": ours["accuracy"], "ours, flipped": ours["accuracy_flipped"]},
         **{name: pct(float(numbers[at])) for name, at in (("theirs", 2), ("theirs, flipped", 3))},
     }
-    assert told("cifar10", "published results", facts) == snapshot
+    assert clauses("cifar10", "published results", facts) == snapshot
 
 
 def rows(text: str, strategies: Sequence[str], start: int = 0, end: int = 4) -> dict[str, list[str]]:
@@ -609,14 +609,14 @@ def test_what_the_page_concludes_from_imagenette(snapshot: SnapshotAssertion) ->
     facts |= {"dear": f"{dear / 1e6:.0f}", "plain": f"{plain / 1e6:.0f}"}
     for end, macs in {"fewest": min(spent.values()), "most": max(spent.values())}.items():
         facts |= {end: f"{macs / 1e6:.0f}", f"{end}, share": f"{100 * macs / plain:.0f}"}
-    assert told(name, "way is best", facts) == snapshot
+    assert clauses(name, "way is best", facts) == snapshot
     out = {r.name: r.why for r in fewest.ruled_out if r.why.startswith(("it reaches", "not shown"))}
     assert out == snapshot
     firsts, ends = (main_table(name).frame[f"exit_{exit}"] for exit in (1, 4))
     high = [firsts[label] for label in ("separate", "branch-wise", "pretrained-branch")]
     facts = {"joint": pct(firsts["joint"]), "from": pct(min(high)), "to": pct(max(high)), **lost(name)}
     facts["loss of joint"] = pct(ends["baseline"] - ends["joint"])
-    answers = told(name, "What harms", facts)
+    answers = clauses(name, "What harms", facts)
     assert [answers, unmarked(name, 1)] == snapshot
     assert f"mean over exits {pct(first.mean)} %" in answer(whole)[1]  # the final exit has 92.9 %
 
@@ -632,7 +632,7 @@ def test_what_the_page_concludes_from_imagenette_from_scratch(snapshot: Snapshot
     assert "no two strategies" in answer(whole)[0]
     ends = {"lowest": last.name, "its mean": pct(last.mean), "first": first.name}
     ends |= {"mean": pct(first.mean), **least(name)}
-    assert told(name, "way is best", ends) == snapshot
+    assert clauses(name, "way is best", ends) == snapshot
     facts = {}
     for exit in (1, 4):
         means = main_table(name).frame[f"exit_{exit}"].drop("baseline")
@@ -640,7 +640,7 @@ def test_what_the_page_concludes_from_imagenette_from_scratch(snapshot: Snapshot
     assert unmarked(name, 4) == []  # none significantly behind there
     plain = whole.trials[0].manifest.backbone_macs
     (facts["share"],) = {f"{t.macs[0] / plain:.0%}"[:-1] for t in whole.trials if len(t.exits) > 1}
-    assert told(name, "depth pay", facts) == snapshot
+    assert clauses(name, "depth pay", facts) == snapshot
 
 
 def test_what_the_page_concludes_from_chest_x_rays(snapshot: SnapshotAssertion) -> None:
@@ -663,7 +663,7 @@ def test_what_the_page_concludes_from_chest_x_rays(snapshot: SnapshotAssertion) 
     assert far == [("branch-wise", 4)]
     plain = whole.trials[0].manifest.backbone_macs
     (facts["share"],) = {f"{t.macs[1] / plain:.0%}"[:-1] for t in whole.trials if t.strategy == "joint"}
-    answers = told(name, "order appear", facts)
+    answers = clauses(name, "order appear", facts)
     assert [answers, unmarked(name, 1), unmarked(name, 4)] == snapshot
     each = [t.manifest.metrics["test"].by_name["auroc"] for t in whole.trials]
     worth = [value for of in each for value in of if value is not None]
@@ -689,7 +689,7 @@ def test_what_the_page_concludes_from_cifar100(snapshot: SnapshotAssertion) -> N
     assert f"{costs['joint-two-stage']:.2f}" == facts["cost of joint-branch"]
     facts |= least("cifar100") | less(fewest)
     out = sorted(r.name for r in fewest.ruled_out if r.why.startswith("not shown"))
-    answers = told("cifar100", "way is best", facts)
+    answers = clauses("cifar100", "way is best", facts)
     assert [answers, sorted(alike(fewest)), out] == snapshot
     assert {r.name for r in fewest.ruled_out} == {"baseline", *out}
 
@@ -708,7 +708,7 @@ def test_what_the_page_concludes_from_cifar100(snapshot: SnapshotAssertion) -> N
         **{"gain": f"{gain:.1f}", "p": f"{p:.3f}", "p of joint": f"{open_:.3f}"},
         **{"below": f"{-between['low']:.1f}", "above": f"{between['high']:.1f}"},
     }
-    assert told("cifar100", "What harms", facts) == snapshot
+    assert clauses("cifar100", "What harms", facts) == snapshot
     assert min(t.manifest.metrics["test"].accuracy[-1] for t in actual.trials) > 0.5
 
     gap, p = apart_at(over, "two-stage", "distillation")
@@ -721,7 +721,7 @@ def test_what_the_page_concludes_from_cifar100(snapshot: SnapshotAssertion) -> N
     )
     facts["flat"] = f"{(torch.from_numpy(logits).double() / 3).softmax(1).amax(1).mean():.2f}"
     assert p < 0.05
-    assert told("cifar100", "distillation last", facts) == snapshot
+    assert clauses("cifar100", "distillation last", facts) == snapshot
 
 
 def trained_on(whole: Evidence) -> Any:
@@ -747,7 +747,7 @@ def test_what_compute_buys_on_cifar100(snapshot: SnapshotAssertion) -> None:
     cheapest = min(cost for cost, accuracy in np.mean(curves, axis=0) if accuracy >= third - 0.01)
     facts = {"exit 3": pct(third), "its compute": f"{100 * macs[2] / plain:.0f}"}
     facts |= {"a point less": pct(third - 0.01), "for": f"{100 * cheapest / plain:.0f}"}
-    assert told("cifar100", "exit worth it", facts) == snapshot
+    assert clauses("cifar100", "exit worth it", facts) == snapshot
 
 
 def test_why_exits_differ_on_cifar100(snapshot: SnapshotAssertion) -> None:
@@ -779,7 +779,7 @@ def test_why_exits_differ_on_cifar100(snapshot: SnapshotAssertion) -> None:
         "loss of one layer": pct(usual.manifest.metrics["test"].accuracy[-1] - means[3]),
         **{f"linear, exit {exit}": pct(mean) for exit, mean in enumerate(means, 1)},
     }
-    assert told("cifar100", "Why is exit 3", facts) == snapshot
+    assert clauses("cifar100", "Why is exit 3", facts) == snapshot
 
 
 def pairs(whole: Evidence, *expected_names: str) -> Iterator[list[dict[str, Any]]]:

@@ -18,7 +18,7 @@ from offramp.policy import quality
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval
 from offramp.report import evidence
-from results_page import DOCS, ROOT, groups_of, named, packs, page, section, told
+from results_page import DOCS, ROOT, clauses, groups_of, named_clauses, packs, page, section
 
 DEPLOY = "cifar10-deploy"
 ENGINES = {"onnxruntime": "bundle, ONNX Runtime", "eager": "PyTorch"}
@@ -60,14 +60,14 @@ def test_what_the_network_to_deploy_comes_to(snapshot: SnapshotAssertion) -> Non
     share = f"{100 * spent / plain:.1f}"
     facts |= {"spent": f"{spent / 1e6:.1f}", "share": share, "plain": units.macs(plain)}
     facts["promised"] = f"{plain / spent:.2f}"
-    assert told(DEPLOY, "", facts) == snapshot
+    assert clauses(DEPLOY, "", facts) == snapshot
     second = {"right": 100 * right[:, 1].mean(), "share": 100 * trial.macs[1] / plain}
     second_ = {name: f"{value:.1f}" for name, value in second.items()}
-    assert told(DEPLOY, "not pay", second_) == snapshot
+    assert clauses(DEPLOY, "not pay", second_) == snapshot
     out = 100 * np.cumsum(np.bincount(leaves)) / images
     facts = {name: facts[name] for name in ("accuracy", "full", "share")}
     facts |= {"out at 1": f"{out[0]:.1f}", "out by 2": f"{out[1]:.0f}"}
-    assert named(summary(), facts) == snapshot
+    assert named_clauses(summary(), facts) == snapshot
 
 
 def summary() -> str:
@@ -104,10 +104,10 @@ def test_how_quick_the_network_to_deploy_is(snapshot: SnapshotAssertion) -> None
     (less,) = (-each for each in more if each < 0)
     least = min(each for each in more if each > 0)
     facts |= {"more, from": f"{least:.0f}", "to": f"{max(more):.0f}", "less": f"{less:.0f}"}
-    assert told(DEPLOY, "not pay", facts) == snapshot
+    assert clauses(DEPLOY, "not pay", facts) == snapshot
     assert min(map(float, gains.values())) > float(groups_of(r"MACs promise ([\d.]+) ×", words_of)[0])
     both = {f"batch {batch}": gains["onnxruntime", batch] for batch in (1, 256)}
-    assert named(summary(), both) == snapshot
+    assert named_clauses(summary(), both) == snapshot
 
 
 @pytest.mark.parametrize(

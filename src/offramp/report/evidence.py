@@ -120,10 +120,10 @@ class Evidence:
 
     def on_images(self, trial: str, of: ByImage) -> np.ndarray:
         """Values of a metric on each test image of a trial, [N, E]."""
-        known = self.outcomes[trial].on_images
-        if of not in known:  # a user's own
-            known[of] = of(*self.logits(trial))
-        return known[of]
+        values = self.outcomes[trial].on_images
+        if of not in values:  # a user's own
+            values[of] = of(*self.logits(trial))
+        return values[of]
 
     @property
     def plain_trials(self) -> Iterator[TrialRecord]:
