@@ -21,8 +21,8 @@ def section(name: str) -> str:
 
 
 def clauses(study: str, question: str, facts: Mapping[str, str]) -> list[str]:
-    """What the page says under a question of a study's section, or before all of them, as `named_clauses`
-    has it. question: Words that it has, and no other."""
+    """What the page says under a question of a study's section, or before all of them, by facts' names,
+    as `named_clauses` has it. question: Words that it has, and no other."""
     text = section(study)
     (begin,) = re.finditer(rf"\n\n\*\*[^*]*{question}[^*]*\*\*" if question else r"\A", text)
     return named_clauses(text[begin.end() :].partition("\n\n**")[0], facts)
