@@ -364,6 +364,7 @@ def test_run_py_prints_labels(runs: Path, bundle: Path) -> None:
         assert all(f"{name} " in shown for name in odds) and (odds or "no label" in shown)
 
 
+@pytest.mark.filterwarnings("ignore:The anyio.abc.BlockingPortal alias")  # Starlette before 1.10
 def test_the_server_answers_labels_and_the_page_is_refused(
     bundle: Path, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:

@@ -146,4 +146,16 @@ def test_several_stores_count_as_one(cli: Cli, store: Path) -> None:
         )
         assert whole == parts != alone
     for folder in ("exits", "."):  # what else reads results takes a store
-        refused(cli("compare", "joint", "two-stage", folder), "packed results, and this takes a store")
+        refused(cli("show", "joint", folder), "packed results, and this takes a store")
+
+
+def test_packs_are_compared_as_their_store_is(cli: Cli, store: Path) -> None:
+    for out, names in {"first": ["joint"], "second": ["two-stage"]}.items():
+        assert cli("store", "pack", store, "--strategy", *names, "--out", f"packs/{out}").code == 0
+    trials = sorted(path.name for path in (store / "trials").glob("joint-digits*"))[:2]
+    for pair in (("joint", "two-stage"), trials):
+        for measure in ("accuracy", "seconds-written", "f1"):
+            of = ("compare", *pair, "--measure", measure, "--json")
+            whole, packed = cli(*of, "--store", store), cli(*of, "--store", "packs")
+            assert (packed.code, packed.out) == (whole.code, whole.out)
+    refused(cli("compare", "joint", "mixed", "packs"), "no strategy 'mixed' in packs")

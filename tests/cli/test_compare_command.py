@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from command import Cli, data, narrow, refused
 
 import records
 from offramp.api.results.compare import compare
+from offramp.report.compare import Trials
 from refusal import refuses
 
 
@@ -76,14 +78,10 @@ def test_compare_with_one_seed_has_no_interval(studied: Cli) -> None:
 
 def test_compare_refuses_what_has_no_exit_in_common(monkeypatch: pytest.MonkeyPatch) -> None:
     sides = {"joint": "layer1", "separate": "blocks.1"}
-    trials = {s: records.manifest(("k",), strategy=s, places=[place]) for s, place in sides.items()}
-    archive = SimpleNamespace(
-        root="runs",
-        trials=lambda: list(trials),
-        read_trial=trials.get,
-        read_node=lambda _: records.node({}),
-    )
-    monkeypatch.setattr("offramp.api.results.compare.archived", lambda *_: archive)
+    manifests = {s: records.manifest(("k",), strategy=s, places=[place]) for s, place in sides.items()}
+    node = SimpleNamespace(read_node=lambda _: records.node({}))
+    both = Trials(Path("runs"), manifests, node, pd.DataFrame)  # type: ignore[arg-type]
+    monkeypatch.setattr("offramp.report.compare.trials_in", lambda _: both)
     refuses("'joint' and 'separate' have no exit in common", compare, "joint", "separate", "runs")
 
 

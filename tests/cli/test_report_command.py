@@ -17,7 +17,7 @@ def files(folder: str) -> dict[str, bytes]:
 def test_a_report_with_torch_out_of_reach(studied: Cli) -> None:
     """In a process of its own, figures drawn in others."""
     assert studied("--version").code == 0  # the folder is a copy of a finished study's
-    (answer,) = without("torch torchvision timm", ["report", "runs", "--format", "svg"])
+    (answer,) = without("torch torchvision timm", ["report", "runs", "--format", "svg", "--quiet"])
     assert answer.code == 0 and answer.err == "", answer.err
     last = answer.out.splitlines()[-1]
     assert last.startswith("Open report/index.html (")

@@ -14,9 +14,8 @@ from offramp import metrics
 from offramp.analysis.measures import MEASURES, find_measure, of_metric
 from offramp.metrics import METRICS, Metric
 from offramp.report.claims import read
-from offramp.report.compare import compare
+from offramp.report.compare import compare, trials_in
 from offramp.report.evidence import Evidence
-from offramp.store.store import Store
 from refusal import refuses
 from support import run_all, tiny_plan, tiny_study
 from wording import refusal
@@ -112,23 +111,24 @@ def test_strategies_and_trials_are_compared_by_any_measure(
     tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
     plan = tiny_plan(tiny_study(["joint", "separate"], seeds=(42, 43), recipe={"epochs": 1}))
-    archive = run_all(plan, tmp_path / "runs")[0].archive
-    f1 = compare(archive, "joint", "separate", "f1")
+    run_all(plan, tmp_path / "runs")
+    trials = trials_in(tmp_path / "runs")
+    f1 = compare(trials, "joint", "separate", "f1")
     assert f1.measure is MEASURES["f1-test"] and f1.paired_by == "seed"
-    assert list(f1.exits) == list(compare(archive, "joint", "separate").exits)
-    balanced = compare(archive, "joint", "separate", "balanced-accuracy")
-    assert "balanced_accuracy" not in archive.read_trial(archive.trials()[0]).metrics["test"].by_name
-    final = compare(archive, "joint", "separate", "final-balanced-accuracy-test").exits
+    assert list(f1.exits) == list(compare(trials, "joint", "separate").exits)
+    balanced = compare(trials, "joint", "separate", "balanced-accuracy")
+    assert "balanced_accuracy" not in next(iter(trials.manifests.values())).metrics["test"].by_name
+    final = compare(trials, "joint", "separate", "final-balanced-accuracy-test").exits
     assert final == {None: balanced.exits[max(filter(None, balanced.exits))]}
-    macs = compare(archive, "joint", "separate", "macs-written")
+    macs = compare(trials, "joint", "separate", "macs-written")
     assert list(macs.exits) == [None] and macs.exits[None].pairs == 2
-    refuses("seconds-written is an estimate", compare, archive, "joint", "separate", "seconds-written")
-    first, other = (t for t in Store(tmp_path / "runs").trials() if t.startswith("joint"))
-    loss = compare(archive, first, other, "loss")
-    recorded = [archive.read_trial(t).metrics["test"].cross_entropy for t in (first, other)]
+    refuses("seconds-written is an estimate", compare, trials, "joint", "separate", "seconds-written")
+    first, other = (t for t in sorted(trials.manifests) if t.startswith("joint"))
+    loss = compare(trials, first, other, "loss")
+    recorded = [trials.manifests[t].metrics["test"].cross_entropy for t in (first, other)]
     for exit, difference in loss.exits.items():
         assert exit is not None
         assert difference.mean == pytest.approx(recorded[0][exit - 1] - recorded[1][exit - 1])
-    assert refusal(compare, archive, first, other, "f1") == snapshot
+    assert refusal(compare, trials, first, other, "f1") == snapshot
     for pair in (("joint", "separate"), (first, other)):
-        refuses("hamming_loss is of several", compare, archive, *pair, "hamming-loss")
+        refuses("hamming_loss is of several", compare, trials, *pair, "hamming-loss")

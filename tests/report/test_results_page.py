@@ -55,7 +55,7 @@ def test_what_the_network_to_deploy_comes_to(snapshot: SnapshotAssertion) -> Non
     facts |= {"full": f"{100 * full.mean():.2f}", **interval("loss", lost(full, rest), 2)}
     classes = {name: lost(full[here], rest[here]) for name, here in by_class(built.classes, labels)}
     for number, name in enumerate(sorted(classes, key=lambda name: -classes[name].value)[:2], start=1):
-        facts |= {f"class {number}": name, **interval(f"loss of {number}", classes[name], 1)}
+        facts |= {f"class {number}": name, **interval(f"loss of {number}", classes[name], 2)}
     spent, plain = np.array(trial.macs)[leaves].mean(), built.backbone_macs
     share = f"{100 * spent / plain:.1f}"
     facts |= {"spent": f"{spent / 1e6:.1f}", "share": share, "plain": units.macs(plain)}
@@ -121,7 +121,7 @@ def test_how_quick_the_network_to_deploy_is(snapshot: SnapshotAssertion) -> None
         ("chest-xray", r"90 trials, (\d+) minutes"),
         ("languages", r"50 trials, (\d+) minutes"),
         ("languages-anew", r"40 trials, (\d+) minutes"),
-        (DEPLOY, r"(\d+ h \d+) min of a clock"),
+        (DEPLOY, r"(\d+ h \d+) min, pauses"),
     ],
 )
 def test_how_long_studies_took(name: str, sentence: str) -> None:

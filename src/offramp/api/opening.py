@@ -26,18 +26,18 @@ def archived(store: Place | str) -> Archive:
     Raises:
         OfframpError: There is none.
     """
-    from offramp.store.archive import Archive, stores_in
+    from offramp.store.archive import Archive, elsewhere
     from offramp.store.pack import is_pack
 
     archive = Archive(place(store))
     if not archive.exists():
-        root, below = archive.root, " or ".join(map(str, stores_in(archive.root)[:3]))
-        if not below and isinstance(root, Path) and any(map(is_pack, (root, *root.glob("*")))):
+        root = archive.root
+        if isinstance(root, Path) and any(map(is_pack, (root, *root.glob("*")))):
             raise OfframpError(
-                f"{root} has packed results, and this takes a store; report, recommend, claims take both"
+                f"{root} has packed results, and this takes a store; report, compare, recommend and "
+                "claims take both"
             )
-        such = f", such as {below}" if below else ""
-        raise OfframpError(f"there is no store at {root}; name another{such}, or run a study first")
+        raise OfframpError(f"there is no store at {root}; {elsewhere(root)}")
     return archive
 
 

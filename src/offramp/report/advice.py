@@ -189,10 +189,12 @@ def _as_much(runs: Runs, accuracy: float) -> str:
     reached = sorted((need, name) for name, need in needs.items() if need is not None)
     if not reached:
         return f"In these means no strategy reaches {percent(accuracy)}"
-    (least, first), *rest = reached
-    never = " or not at all" if len(reached) < len(needs) else ""
-    more = f", the others with more{never}" if rest and rest[0][0] > least else ""
-    return f"In these means {first} reaches {percent(accuracy)} with {macs(least)} MACs{more}"
+    least = macs(reached[0][0])
+    first = [name for need, name in reached if macs(need) == least]
+    ways = ["with more"] * (len(first) < len(reached)) + ["not at all"] * (len(reached) < len(needs))
+    others = f", the others {' or '.join(ways)}" if ways else ""
+    reach = f"{listed(first)} reach{'es' * (len(first) == 1)}"
+    return f"In these means {reach} {percent(accuracy)} with {least} MACs{others}"
 
 
 def chance(runs: Runs) -> str:

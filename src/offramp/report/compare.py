@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,11 +19,13 @@ from offramp.analysis.stats.sample import Group
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import canonical
 from offramp.policy.quality import Difference, paired
+from offramp.report import evidence
 from offramp.report.evidence import Evidence
 from offramp.report.logits import remembered
 from offramp.report.runs import Runs
-from offramp.store.archive import Archive
+from offramp.store.archive import Archive, Records, find_trial, is_store
 from offramp.store.manifest import Manifest
+from offramp.store.place import Place
 from offramp.store.table import tidy
 
 if TYPE_CHECKING:
@@ -56,11 +58,43 @@ class PairComparison:
         return {**about, "exits": rows}
 
 
-def compare(archive: Archive, a: str, b: str, measure: str = "accuracy-test") -> PairComparison:
+@dataclass(frozen=True, eq=False)
+class Trials:
+    """What is compared, of a store or of packs.
+
+    Attributes:
+        place: Where they are.
+        manifests: By id.
+        records: What else can be read of them.
+        table: The tidy table of a trial.
+    """
+
+    place: Place
+    manifests: Mapping[str, Manifest]
+    records: Records
+    table: Callable[[str], pd.DataFrame]
+
+
+def trials_in(path: Place) -> Trials:
+    """All trials of a store, of a folder that `store pack` wrote, or of a folder of such folders.
+
+    Raises:
+        OfframpError: There is none of these.
+    """
+    if is_store(path):  # of which no more is read than the question takes
+        archive = Archive(path)
+        manifests = {trial: archive.read_trial(trial) for trial in archive.trials()}
+        return Trials(path, manifests, archive, lambda trial: tidy(archive, [trial]))
+    packs = evidence.open(path).gathered
+    manifests = {trial: record.manifest for trial, record in packs.trials.items()}
+    return Trials(path, manifests, packs.records, packs.frames.__getitem__)
+
+
+def compare(trials: Trials, a: str, b: str, measure: str = "accuracy-test") -> PairComparison:
     """Compare two strategies seed by seed, or two trials image by image.
 
     Args:
-        archive: The store that has both.
+        trials: Among which both are.
         a: A strategy's label, or a trial's id, its beginning or its ending.
         b: Another one of the same kind.
         measure: A name of MEASURES, that of a metric for its measure on test (`f1`), or
@@ -71,40 +105,34 @@ def compare(archive: Archive, a: str, b: str, measure: str = "accuracy-test") ->
             images.
     """
     chosen = find_measure(f"{measure}-test" if f"{measure}-test" in MEASURES else measure)
-    trials = {trial: archive.read_trial(trial) for trial in archive.trials()}
-    labels = {manifest.strategy for manifest in trials.values()}
+    labels = {manifest.strategy for manifest in trials.manifests.values()}
     differences: Mapping[int | None, Difference]
     paired_by: Literal["seed", "image"]
     if labels & {a, b}:
         for label in (a, b):
             if label not in labels:
                 hint = nearest(label, labels)
-                raise OfframpError(f"no strategy '{label}' in {archive.root}{hint}")
-        paired_by, differences = "seed", _by_seed(archive, trials, a, b, chosen)
+                raise OfframpError(f"no strategy '{label}' in {trials.place}{hint}")
+        paired_by, differences = "seed", _by_seed(trials, a, b, chosen)
     else:
-        ids = archive.find_trial(a), archive.find_trial(b)
-        paired_by, differences = "image", _by_image(archive, *ids, chosen)
+        first, second = (find_trial(sorted(trials.manifests), part, trials.place) for part in (a, b))
+        paired_by, differences = "image", _by_image(trials, first, second, chosen)
     if not differences:
         raise OfframpError(f"'{a}' and '{b}' have no exit in common; compare two trials of one network")
     return PairComparison(a, b, chosen, paired_by, differences)
 
 
-def _by_seed(
-    archive: Archive, trials: Mapping[str, Manifest], a: str, b: str, measure: Measure
-) -> dict[int | None, Difference]:
+def _by_seed(trials: Trials, a: str, b: str, measure: Measure) -> dict[int | None, Difference]:
     """Strategies, paired by trunk, data and seed; their exits by place, numbered as in `a`."""
-    sides = {label: _by_setting(archive, trials, label) for label in (a, b)}
+    sides = {label: _by_setting(trials, label) for label in (a, b)}
     both = sorted(sides[a].keys() & sides[b].keys())
     if not both:
         raise OfframpError(
             f"'{a}' and '{b}' have no seed in common on one network and data set; run both in one study"
         )
-    values = {
-        label: [_by_place(archive, sides[label][k], trials[sides[label][k]], measure) for k in both]
-        for label in (a, b)
-    }
+    values = {label: [_by_place(trials, sides[label][k], measure) for k in both] for label in (a, b)}
     shared = set.intersection(*(set(places) for side in values.values() for places in side))
-    first = trials[sides[a][both[0]]].places
+    first = trials.manifests[sides[a][both[0]]].places
     numbered: dict[str | None, int | None] = {None: None, **{p: k for k, p in enumerate(first, start=1)}}
     return {
         exit: paired([side[place] for side in values[a]], [side[place] for side in values[b]])
@@ -113,13 +141,13 @@ def _by_seed(
     }
 
 
-def _by_setting(archive: Archive, trials: Mapping[str, Manifest], label: str) -> dict[str, str]:
+def _by_setting(trials: Trials, label: str) -> dict[str, str]:
     """Trials of a strategy by what pairs them: trunk, data and seed, whichever study ran them."""
     ids: dict[str, str] = {}
-    for trial, manifest in trials.items():
+    for trial, manifest in trials.manifests.items():
         if manifest.strategy != label:
             continue
-        trunk = archive.read_node(manifest.keys[0]).phase.network
+        trunk = trials.records.read_node(manifest.keys[0]).phase.network
         setting = canonical([trunk, manifest.data.splits, manifest.seed])
         if setting in ids:
             raise OfframpError(
@@ -130,23 +158,22 @@ def _by_setting(archive: Archive, trials: Mapping[str, Manifest], label: str) ->
     return ids
 
 
-def _by_place(
-    archive: Archive, trial: str, manifest: Manifest, measure: Measure
-) -> dict[str | None, float]:
+def _by_place(trials: Trials, trial: str, measure: Measure) -> dict[str | None, float]:
     """A measure of a trial by the place of each exit; by None of a measure of whole trials."""
+    manifest = trials.manifests[trial]
     places = {exit: manifest.places[exit - 1] for exit in manifest.exits}
     metric = measure.metric
     # What the manifest has is read from there: the tidy table would read every epoch for it.
     if metric is not None and metric.split in manifest.metrics:
         values: Sequence[float | None] | None = manifest.metrics[metric.split].by_name.get(metric.name)
         if values is None:
-            arrays = archive.trial_logits(trial)
+            arrays = trials.records.trial_logits(trial)
             logits, labels = arrays[metric.split], arrays[f"{metric.split}_labels"]
             _check_labels(metric, labels)
             values = remembered(metric.metric, logits, labels)
         pairs = zip(places.values(), values, strict=True) if measure.per_exit else [(None, values[-1])]
         return {place: value for place, value in pairs if value is not None}
-    rows = observations(numbers(tidy(archive, [trial])), measure)
+    rows = observations(numbers(trials.table(trial)), measure)
     rows = rows[rows["exit"].notna() == measure.per_exit]
     _check_measured(rows, measure)
     exits = rows["exit"].astype("Int64").fillna(0).tolist()
@@ -169,7 +196,7 @@ def _check_labels(metric: MetricOnSplit, labels: np.ndarray) -> None:
         raise OfframpError(f"{metric.name} is of {of} an image, and these trials are not; name another")
 
 
-def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | None, Difference]:
+def _by_image(trials: Trials, a: str, b: str, measure: Measure) -> dict[int | None, Difference]:
     """Trials, paired by test image; their exits numbered as in `a`."""
     metric, on_images = measure.metric, measure.on_images
     if metric is None or on_images is None or not measure.per_exit:
@@ -177,13 +204,13 @@ def _by_image(archive: Archive, a: str, b: str, measure: Measure) -> dict[int | 
             f"{measure.name} is no mean over test images, by which two trials are compared; compare two "
             "strategies"
         )
-    first, second = archive.read_trial(a), archive.read_trial(b)
+    first, second = trials.manifests[a], trials.manifests[b]
     if first.data.test != second.data.test:
         raise OfframpError(f"{a} and {b} have different test images; compare trials on one data set")
     trunks = [(each.network.backbone, each.network.options) for each in (first, second)]
     values = []
     for trial, manifest in ((a, first), (b, second)):
-        arrays = archive.trial_logits(trial)
+        arrays = trials.records.trial_logits(trial)
         _check_labels(metric, arrays["test_labels"])
         by_image = on_images(arrays["test"], arrays["test_labels"])
         # Exits of one trunk are compared by place: another study may number them otherwise.

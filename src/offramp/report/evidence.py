@@ -48,7 +48,7 @@ from offramp.report.select import (
     unlike_machines,
 )
 from offramp.store import pack as packed
-from offramp.store.archive import Archive, Damaged, Records, is_store
+from offramp.store.archive import Archive, Damaged, Records, elsewhere, is_store
 from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
 from offramp.store.place import Place
 from offramp.store.record import TrialRecord, read
@@ -336,10 +336,7 @@ def open(path: Place, study: str | None = None) -> Evidence:
         packs = sorted(filter(packed.is_pack, path.glob("*"))) if isinstance(path, Path) else []
         if packs:
             return open_all(packs, study)
-        raise OfframpError(
-            f"there is neither a store nor packed results at {path}; run a study first, or name "
-            "another folder"
-        )
+        raise OfframpError(f"there is neither a store nor packed results at {path}; {elsewhere(path)}")
     return from_store(path, study)
 
 

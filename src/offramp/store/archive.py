@@ -155,22 +155,11 @@ class Archive:
     def matching(self, part: str) -> list[str]:
         """The trials whose id is, begins with, or else ends with `part` (ENDING letters at least),
         sorted; one whose id it is alone."""
-        trials = self.trials()
-        begun = [part] if part in trials else [t for t in trials if t.startswith(part)]
-        return begun or [t for t in trials if len(part) >= ENDING and t.endswith(part)]
+        return matching(self.trials(), part)
 
     def find_trial(self, part: str) -> str:
         """The one trial of `matching`. Raises OfframpError otherwise."""
-        trials, matches = self.trials(), self.matching(part)
-        if len(matches) > 1:
-            some = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
-            raise OfframpError(f"{several(part, matches)}; give more of one of {some}")
-        if matches:
-            return matches[0]
-        hint = nearest(part, trials)
-        if "did you mean" not in hint:  # ids are long, and many
-            hint = f"; it holds {len(trials)}, such as {trials[0]}" if trials else "; run a study first"
-        raise OfframpError(f"no trial '{part}' in {self.root}{hint}")
+        return find_trial(self.trials(), part, self.root)
 
     def read_trial(self, trial: str) -> Manifest:
         """All that the store says of a trial."""
@@ -262,6 +251,26 @@ def checked(name: str) -> str:
     return name
 
 
+def matching(trials: Sequence[str], part: str) -> list[str]:
+    """As `Archive.matching`, of any trials."""
+    begun = [part] if part in trials else [t for t in trials if t.startswith(part)]
+    return begun or [t for t in trials if len(part) >= ENDING and t.endswith(part)]
+
+
+def find_trial(trials: Sequence[str], part: str, where: Place) -> str:
+    """The one trial of `matching`. Raises OfframpError otherwise. where: The place of all."""
+    matches = matching(trials, part)
+    if len(matches) > 1:
+        some = ", ".join(matches[:5]) + (", …" if len(matches) > 5 else "")
+        raise OfframpError(f"{several(part, matches)}; give more of one of {some}")
+    if matches:
+        return matches[0]
+    hint = nearest(part, trials)
+    if "did you mean" not in hint:  # ids are long, and many
+        hint = f"; it holds {len(trials)}, such as {trials[0]}" if trials else "; run a study first"
+    raise OfframpError(f"no trial '{part}' in {where}{hint}")
+
+
 def several(part: str, trials: Sequence[str]) -> str:
     """`'joint' begins 2 trials`. trials: of `Archive.matching`."""
     return f"'{part}' {'begins' if trials[0].startswith(part) else 'ends'} {len(trials)} trials"
@@ -283,6 +292,12 @@ def stores_in(folder: str | Place) -> list[Path]:
         return sorted(path.parent for path in where.glob(f"*/{VERSION}") if path.is_file())
     except OSError:
         return []
+
+
+def elsewhere(folder: Place) -> str:
+    """What to do where no store is: the end of a refusal."""
+    below = " or ".join(map(str, stores_in(folder)[:3]))
+    return f"name another{f', such as {below}' if below else ''}, or run a study first"
 
 
 def _format(files: FileSystem) -> int:

@@ -18,8 +18,7 @@ from offramp.analysis.tradeoff import AnyAnswers, Floats
 from offramp.units import percent
 
 LESS = 0.01  # accuracy to give up when no target is named
-POINTS = 513  # of a mean curve
-ENDS = 33  # of them, at which its interval is worked out
+ENDS = 33  # points of a mean curve at which its interval is worked out
 
 Candidate = tuple[str, str]  # model, strategy
 TrialKey = tuple[str, str, str, int]  # model, data, strategy, seed
@@ -128,12 +127,14 @@ def reach(
 
 
 def _mean_curve(seeds: Sequence[AnyAnswers], max_macs: float | None = None) -> tuple[Floats, Floats]:
-    """MACs that all seeds can spend, and their mean accuracy there; none where `max_macs` are few."""
+    """MACs that all seeds can spend, at every threshold of each, and their mean accuracy there; none
+    where `max_macs` are few."""
     # Where one seed cannot spend so little, a mean over the others would be of other networks.
     low = max(a.cheapest for a in seeds)
     high = max(a.curve[1][0] for a in seeds)
     high = high if max_macs is None else min(high, max_macs)
-    spent = np.linspace(low, high, POINTS if high >= low else 0)
+    every = np.unique(np.concatenate([[low, high], *(a.curve[1] for a in seeds)]))
+    spent = every[(low <= every) & (every <= high)]
     return spent, np.mean([a.accuracy(spent) for a in seeds], axis=0)
 
 

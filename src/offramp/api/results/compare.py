@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.answer import answer
-from offramp.api.opening import archived
-from offramp.api.options import RUNS, CommandOption, ResultsPlace, StorePlace, read_place
+from offramp.api.options import RUNS, CommandOption, ResultsPlace, read_place
 from offramp.store.place import Place, place
 from offramp.terminal import TextBlocks, TextTable
 
@@ -52,7 +51,7 @@ class ComparisonReport:
 def compare(
     a: Annotated[str, CommandOption("A")],
     b: Annotated[str, CommandOption("B")],
-    store: StorePlace = RUNS,
+    store: ResultsPlace = RUNS,
     *,
     measure: Annotated[str, CommandOption("NAME")] = "accuracy-test",
 ) -> ComparisonReport:
@@ -65,7 +64,7 @@ def compare(
     Args:
         a: A strategy's label, or a trial's id. With --value, a .csv or .parquet file.
         b: Another strategy, or another trial.
-        store: The store: a folder, or s3://BUCKET/NAME.
+        store: A store, or a folder that offramp store pack wrote.
         measure: What to compare: accuracy, loss, f1, seconds-written and so on, or file.py:name.
 
     Raises:
@@ -77,8 +76,9 @@ def compare(
         offramp compare joint-digits-cnn-digits-s42 joint-digits-cnn-digits-s43
     """
     from offramp.report.compare import compare as compared
+    from offramp.report.compare import trials_in
 
-    return ComparisonReport(compared(archived(store), a, b, measure))
+    return ComparisonReport(compared(trials_in(place(store)), a, b, measure))
 
 
 @answer
