@@ -21,9 +21,10 @@ from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
 import offramp
-from cli.command import call, data
+from cli.command import call, data, refused
 from cli.command import refusal as refusal_of
 from offramp.api.deploy.predict import write
+from offramp.bundle import web
 from offramp.bundle.runtime import Bundle, answer_fields, named
 from offramp.errors import OfframpError
 from offramp.infer.image_files import FileAnswer
@@ -371,7 +372,6 @@ def test_the_server_answers_labels_and_the_page_is_refused(
     pytest.importorskip("starlette")
     from starlette.testclient import TestClient
 
-    from offramp.bundle import web
     from offramp.serve.app import make_app
     from offramp.serve.uploads import ServeLimits
     from offramp.serve.watch import Watch, WatchOptions
@@ -402,6 +402,19 @@ def test_the_server_answers_labels_and_the_page_is_refused(
     assert [(each.status_code, each.json()) for each in refusals] == snapshot
     with pytest.raises(OfframpError, match="several labels"):
         web._about(bundle)
+
+
+def test_a_page_is_refused_before_the_bundle_is_written(
+    runs: Path, bundle: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "ort" / "dist").mkdir(parents=True)
+    for name in web.RUNTIME:
+        (tmp_path / "ort" / "dist" / name).touch()
+    page = ("--web", tmp_path / "site", "--onnxruntime-web", tmp_path / "ort")
+    policy = ("--policy", bundle.parent / "policy.json")
+    answer = call("export", "joint", "--store", runs, *policy, "--out", tmp_path / "b", *page)
+    refused(answer, "--web is for one class an image, and these have several labels")
+    assert not (tmp_path / "b").exists()
 
 
 def test_accuracy_is_of_images_all_of_whose_labels_are_right(

@@ -219,14 +219,14 @@ def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
     words = (*DIGITS, "--out", "b", "--budget")
     answer = cli(*words, "10s", "--dry-run")
-    assert answer.code == 0 and "--budget 10.0 s: the same as --set recipe.epochs=" in answer.err
+    assert answer.code == 0 and "A budget of 10.0 s: the same as the settings " in answer.err
     assert " epochs and " in answer.err and "new images teach more" in " ".join(answer.err.split())
     epochs = answer.err.partition("recipe.epochs=")[2].split()[0].rstrip(";.")
     assert f"- {epochs} epochs a phase of " in answer.out
     short = cli(*words, "1s")
     assert short.code == 2 and short.out == ""
     said = " ".join(short.err.split())
-    assert "--budget 1.0 s is too short: it leaves" in said
+    assert "a budget of 1.0 s is too short: it leaves" in said
     assert "networks stay near chance; give about" in said
 
 
@@ -238,8 +238,8 @@ def test_a_bundle_of_too_short_a_training_is_marked(
     answer = cli(*DIGITS, "--out", "b", "--exits", "1", "--budget", "1s", "--anyway")
     assert answer.code == 0, answer.err
     card = json.loads((tmp_path / "b" / "card.json").read_text())
-    assert card["unreliable"][0].startswith("--budget 1s is too short")
-    assert "Unreliable: --budget 1s is too short" in answer.out
+    assert card["unreliable"][0].startswith("a budget of 1.0 s is too short")
+    assert "Unreliable: a budget of 1.0 s is too short" in answer.out
 
 
 @pytest.mark.long
@@ -504,7 +504,7 @@ def test_no_policy_is_named_that_nobody_wrote(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("offramp.api.deploy.build.card_document", lambda *_: [])
     rule = Policy("confidence", (2,), (None,))
     plain = Built(Path("b"), rule, {}, "baseline-net-1f2e60c4")
-    early = replace(plain, _calibrate="offramp calibrate 1f2e60c4 --max-mean-macs 50%")
+    early = replace(plain, _share=50)
     export = "  offramp export 1f2e60c4 --store runs/build --policy policy.json --out other"
     assert [export in built.document() for built in (plain, early)] == [False, True]
 

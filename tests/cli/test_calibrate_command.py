@@ -15,10 +15,12 @@ import pytest
 from command import Cli, call, refused
 
 from longer import long
-from offramp.api.deploy.calibrate import _curve
-from offramp.api.deploy.policies import calibration_command
+from offramp.api.deploy.calibrate import _curve, calibrate
+from offramp.api.deploy.policies import calibration_call
+from offramp.cli.adapter import Job, JobCommand
 from offramp.policy import policy, scoring, solve
-from offramp.policy.calibrate import Calibrated, Performance
+from offramp.policy.calibrate import Calibrated, Performance, _rounded_up, target
+from offramp.policy.limits import MACS, TIME, LimitUnit
 from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
@@ -222,6 +224,9 @@ def test_a_refusal_ends_in_a_command_that_works(run: Cli, store: Store) -> None:
     words = " ".join(err.split()).partition("What can be had: offramp calibrate ")[2].split()
     assert words[:4] == ["two", "--store", "runs", "--max-mean-macs"]
     assert call("calibrate", *words).code == 0 and Policy.load("policy.json").active != (3,)
+    line = refuses("certify nothing cheaper", calibrate, "two", store.root, risk=0.01)
+    assert "What can be had: `offramp.calibrate('two', store=" in line  # in words of Python
+    assert f"max_mean_macs='{words[-1]}')`" in line and "--" not in line
 
 
 @pytest.mark.usefixtures("store")
@@ -251,14 +256,42 @@ def test_an_exit_alone_that_would_do_is_named_and_not_chosen(run: Cli, store: St
     assert Policy.load("my policy.json").score == "fixed"
 
 
-def test_a_command_names_the_trial_the_store_and_trusts_what_was_trusted(store: Store) -> None:
-    plain = calibration_command("two", store, False).split()
-    assert plain[:5] == ["offramp", "calibrate", "two", "--store", str(store.root)]
-    assert calibration_command("two", store, True).split() == [
-        *plain[:5],
-        "--trust-code",
-        *plain[5:],
-    ]
+def test_a_refusal_names_a_call_and_in_a_shell_a_command(store: Store) -> None:
+    place = str(store.root)
+    named = calibration_call("two", store, True, "it's")
+    store_and_trust = f"store={place!r}, trust_code=True, max_mean_macs='SHARE%'"
+    assert named == f"`offramp.calibrate('two', then=\"it's\", {store_and_trust})`"
+    words = shlex.split(JobCommand("calibrate", Job(calibrate))._in_flags(f"this: {named}"))
+    flags = ["--then", "it's", "--store", place, "--trust-code", "--max-mean-macs", "SHARE%"]
+    assert words == ["this:", "offramp", "calibrate", "two", *flags]
+    assert "trust" not in calibration_call("two", store, False)
+
+
+def test_the_least_that_a_refusal_names_is_enough(run: Cli, store: Store) -> None:
+    own = trial.read(store, "two")
+    least = own.costs.leaving([0])[0]
+    err = run("two", "--max-mean-macs", "1").err
+    allowed = err.partition("the least is ")[2].partition(" MACs, so allow that")[0].replace(",", "")
+    assert int(allowed) >= least
+    assert "the least is" not in run("two", "--max-mean-macs", allowed).err
+
+
+@pytest.mark.parametrize("amount", [1.0, 1234.4, 999.9, 0.00123449, 11.0, 68_149.3])
+@pytest.mark.parametrize("unit", [MACS, TIME])
+def test_the_least_is_rounded_up(amount: float, unit: LimitUnit) -> None:
+    rounded = _rounded_up(amount, unit)
+    number = float(unit.write(rounded).split()[0].replace(",", ""))
+    assert amount <= rounded <= amount + max(amount / 1000, unit is MACS)
+    assert number / (1000 if unit is TIME else 1) == pytest.approx(rounded, rel=1e-12)
+
+
+def test_the_line_of_a_limit_by_default_outlives_new_thresholds(store: Store) -> None:
+    """As int8 takes."""
+    own = trial.read(store, "two")
+    rule = trial.policy_for(own, target(1, max_accuracy_loss=0.05), anyway=True).policy
+    line = "No limit was named: it is a loss of accuracy of 0.05."
+    again = trial.solved_again(own, trial.stated(rule, line)).calibration.statement
+    assert again == f"{trial.solved_again(own, rule).calibration.statement} {line}"
 
 
 def test_one_exit_alone_is_told_first_and_goes_into_the_policy(run: Cli, store: Store) -> None:

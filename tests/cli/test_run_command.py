@@ -277,7 +277,7 @@ def test_a_budget_in_which_nothing_is_learned_is_refused(
     answer = two(*words)
     said = " ".join(answer.err.split())
     assert answer.code == 2 and answer.out == "" and not Path("runs").exists()
-    assert "--budget 900 h is too short: it leaves 1 epoch of 100 images" in said
+    assert "a budget of 900 h is too short: it leaves 1 epoch of 100 images" in said
     assert "or take fewer strategies or seeds. --anyway" in said
     forced = two(*words, "--anyway", "--json")
     assert forced.code == 0, forced.err
@@ -286,10 +286,10 @@ def test_a_budget_in_which_nothing_is_learned_is_refused(
 
 def test_a_budget_is_told_and_gives_an_ordinary_study(two: Cli) -> None:
     answer = two("run", "b.yaml", "--budget", "900h", "--dry-run")
-    assert answer.code == 0 and "--budget 900 h: all of it fits" in answer.err
+    assert answer.code == 0 and "A budget of 900 h: all of it fits" in answer.err
     long = ("--set", "recipe.epochs=200000")
     answer = two("run", "b.yaml", *long, "--budget", "90s", "--dry-run", "--json")
-    assert "--budget 1 min 30 s: the same as --set recipe.epochs=" in answer.err
+    assert "A budget of 1 min 30 s: the same as the settings recipe.epochs=" in answer.err
     chosen = [word for word in answer.err.rstrip(".").split() if word[:6] in ("recipe", "data.t")]
     flags = [part for setting in chosen for part in ("--set", setting.rstrip(";,"))]
     plain = two("run", "b.yaml", *flags, "--dry-run", "--json")

@@ -30,7 +30,8 @@ def test_status_warns_of_mixed_libraries_and_devices(studied: Cli) -> None:
     _, warning = " ".join(studied("status").out.split()).split("Warning: ")
     assert "timm (0.1, " in warning and "an abacus" in warning
     assert "torch" not in warning and "f00" not in warning  # not mixed; changes no bit
-    assert data(studied("status", "--json"))["made_with"]["timm"][0] == "0.1"
+    said = data(studied("status", "--json"))
+    assert said["made_with"]["timm"][0] == "0.1" and said["mixed"] == ["timm", "device"]
     made = [data(studied("show", f"{s}-digits-cnn-digits-s1", "--json"))["made_with"] for s in TWO]
     assert "f00" in made[0]["git"] and "f00" not in made[1]["git"]
 

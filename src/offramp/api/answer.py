@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
+from offramp.errors import OfframpError
 from offramp.terminal import TextBlocks, as_html, plain_text
 
 T = TypeVar("T")
@@ -42,6 +43,14 @@ class WithExitCode(Protocol):
 
     @property
     def exit_code(self) -> int: ...
+
+
+@runtime_checkable
+class WithFailure(Protocol):
+    """An answer a part of which may have failed, which a command tells after the rest."""
+
+    @property
+    def failure(self) -> OfframpError | None: ...
 
 
 @runtime_checkable

@@ -98,10 +98,10 @@ def check_file(figure: Path) -> None:
         raise OfframpError(f"there is no folder {figure.parent} for `figure`; make it first")
 
 
-def saved(figure: Figure, path: Path) -> OfframpError | None:
-    """Write the chart of a measurement, which is shown whether that succeeds or not: why it does not."""
+def saved(figure: Figure, path: Path) -> tuple[Path | None, OfframpError | None]:
+    """Write the chart of a measurement, which is shown whether that succeeds or not: its file, or why
+    there is none."""
     try:
-        Chart(figure).save(path)
+        return Chart(figure).save(path), None
     except OfframpError as error:
-        return error
-    return None
+        return None, error

@@ -58,6 +58,7 @@ from offramp.study.run import trials
 from offramp.study.run.events import Event
 from offramp.study.run.run import run as run_plan
 from offramp.study.spec import file as spec
+from offramp.study.spec.models import Study
 from offramp.study.trained import Trained
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import percent
@@ -430,7 +431,6 @@ class Fitted:
         return replace(policy, calibration=replace(tied, classes=len(own.classes), chosen=by_hand))
 
 
-PLAIN_ALONE = {"strategies": [PLAIN]}
 HIGH = 50  # no normalized image reaches it
 SOME = 64  # training images by which pixels are told from normalized images
 
@@ -569,10 +569,9 @@ def fit(
         "data": GIVEN,
         "recipe": recipe or {},
         "numerics": numerics,
-        **(inside(net).facts.as_study or {"backbone": "attached"}),
         **({} if augment is None else {"augment": augment}),
     }
-    study = spec.parse(request, "fit")
+    study = spec.parse({**request, **_named(net)}, "fit")
     smaller_net = _smaller(net, control)
     chosen = devices.chosen(device)
     data = from_dataset(
@@ -591,49 +590,43 @@ def fit(
     # Recorded, as a 0 and 1 of the caller look like those of floats.
     how = normalize if isinstance(normalize, str) else (data.mean, data.std)
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
-    plan = plan_trials(study, data, identified(net), numerics_for(study, net, chosen))
-    check_frozen(net, frozenset(part for node in plan.nodes.values() for part in node.trained))
+    plans = [plan_trials(study, data, identified(net), numerics_for(study, net, chosen))]
+    check_frozen(net, frozenset(part for node in plans[0].nodes.values() for part in node.trained))
     keeps = (options or {}).get("backbone") == "kept"
     order = order_notes(train, data, "the kept backbone") if keeps else []
     warn([*notes(data.provenance), *_left_to_train(data), *order])
+    if smaller_net is not None:
+        own = {"strategies": [PLAIN], "recipe": study.recipe.recipe, **_named(smaller_net)}
+        alone = spec.parse({**request, **own}, "fit").model_copy(update={"data": study.data})
+        plans.append(_as_long(plans[0], alone, smaller_net, chosen))
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         target = Store(store if store is not None else Path(scratch) / "store")
-        state = reporter_for(watch).train(plan, run_plan(plan, target, run_config(chosen)))
-        for reason in state.failed.values():
-            raise OfframpError(reason)
-        own = fitted(plan, target, chosen)
-    if smaller_net is None:
-        return own
-    single = study.model_copy(update={"strategies": spec.parse({**request, **PLAIN_ALONE}).strategies})
-    usual = study.recipe.epochs
-    cost, longer = (
-        plan_trials(
-            single.model_copy(update={"recipe": replace(study.recipe, epochs=epochs)}),
-            data,
-            identified(smaller_net),
-            plan.numerics,
-        ).executed
-        for epochs in (usual, usual + 1)
-    )
-    epochs = epochs_for(plan.executed, usual, cost, longer)
-    alone = fit(
-        smaller_net,
-        PLAIN,
-        train,
-        plain=plain,
-        validation=validation,
-        calibration=calibration,
-        test=test,
-        seed=seed,
-        normalize=normalize,
-        recipe=replace(study.recipe.recipe, epochs=epochs),
-        augment=augment,
-        store=store,
-        device=device,
-        numerics=numerics,
-        watch=watch,
-    )
-    return replace(own, control=alone)
+        networks = []
+        for plan in plans:
+            state = reporter_for(watch).train(plan, run_plan(plan, target, run_config(chosen)))
+            for reason in state.failed.values():
+                raise OfframpError(reason)
+            networks.append(fitted(plan, target, chosen))
+    return replace(networks[0], control=networks[1]) if networks[1:] else networks[0]
+
+
+def _named(net: ExitNetwork) -> Mapping[str, Any]:
+    """What a study says of a network."""
+    return inside(net).facts.as_study or {"backbone": "attached"}
+
+
+def _as_long(plan: Plan, study: Study, net: ExitNetwork, device: torch.device) -> Plan:
+    """The plan of another network, for as many epochs as cost what `plan` costs."""
+    check_data_fits(net, plan.data)
+    usual, numerics = study.recipe.epochs, numerics_for(study, net, device)
+
+    def planned(epochs: int) -> Plan:
+        recipe = replace(study.recipe, epochs=epochs)
+        same = study.model_copy(update={"recipe": recipe})
+        return plan_trials(same, plan.data, identified(net), numerics)
+
+    cost, longer = planned(usual).executed, planned(usual + 1).executed
+    return planned(epochs_for(plan.executed, usual, cost, longer))
 
 
 def _smaller(net: ExitNetwork, control: nn.Module | bool | None) -> ExitNetwork | None:

@@ -101,29 +101,16 @@ def trial_names(incomplete: str) -> list[str]:
         return []
 
 
-StorePlace = Annotated[
-    "Place | str",
-    CommandOption(
-        "STORE", "The store: a folder, or s3://BUCKET/NAME.", names=("--store",), parse=read_place
-    ),
-]
-ResultsPlace = Annotated[
-    "Place | str",
-    CommandOption(
-        "STORE",
-        "A store, or a folder that offramp store pack wrote.",
-        names=("--store",),
-        parse=read_place,
-    ),
-]
+def _store(help: str) -> CommandOption:
+    """A store, or several, by position or as an option."""
+    return CommandOption("STORE", help, ("--store",), parse=read_place)
+
+
+StorePlace = Annotated["Place | str", _store("The store: a folder, or s3://BUCKET/NAME.")]
+ResultsPlace = Annotated["Place | str", _store("A store, or a folder that offramp store pack wrote.")]
 ResultsPlaces = Annotated[
     Sequence[Place | str] | Place | str,
-    CommandOption(
-        "STORE",
-        "Stores, or folders that offramp store pack wrote. Several count as one.",
-        names=("--store",),
-        parse=read_place,
-    ),
+    _store("Stores, or folders that offramp store pack wrote. Several count as one."),
 ]
 TrainingStore = Annotated[
     "Place | str",

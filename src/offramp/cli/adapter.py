@@ -3,6 +3,7 @@ what is printed."""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -19,7 +20,7 @@ from typing import Any, ForwardRef, Literal, Union, get_args, get_origin, is_typ
 import click
 from click.core import ParameterSource
 
-from offramp.api.answer import Ongoing, WithExitCode, WithWarnings
+from offramp.api.answer import Ongoing, WithExitCode, WithFailure, WithWarnings
 from offramp.api.options import CommandOption
 from offramp.api.progress.log import (
     Format,
@@ -41,7 +42,8 @@ SECTION = re.compile(
     re.MULTILINE,
 )
 EXAMPLES = "On the command line"
-# In messages: `name`, `name=value`, or `function(..., name=value)`.
+# In messages: a whole call of a job; and `name`, `name=value`, or `function(..., name=value)`.
+CALL = re.compile(r"`offramp\.(\w+)\((.*)\)`")
 PARAMETER = re.compile(r"`(?:(\w+)\(\.\.\., (?=[^`]*\)`))?(\w+)(?:='?([^`']+?)'?)?\)?`")
 QUIET = click.Option(["--quiet", "-q"], is_flag=True, help="Show no progress, only the results.")
 LOG = (
@@ -69,8 +71,8 @@ class Job:
 
     Attributes:
         function: What it calls.
-        modes: What it calls instead, by the option that asks for it: a flag's own name, as in
-            `--watch`, or an option that this function alone takes, with a `=` behind it.
+        modes: What it calls instead, by the option that asks for it: an option that this function
+            alone takes, or else a flag, as `--watch` is.
     """
 
     function: Callable[..., Any]
@@ -309,11 +311,7 @@ class JobCommand(click.Command):
         prose = [first, rest]
         for mode, parts in about.items():
             more = parts[""].partition("\n\n")[2]
-            prose += (
-                [f"With --{mode.removesuffix('=')}: {more[:1].lower()}{more[1:]}"]
-                if mode and more
-                else []
-            )
+            prose += [f"With --{mode}: {more[:1].lower()}{more[1:]}"] if mode and more else []
         lines = [inspect.cleandoc(f"\n{parts.get(EXAMPLES, '')}") for parts in about.values()]
         examples = "\n".join(filter(None, lines)).replace("\n", "\n  ")
         prose += [f"\b\nExamples:\n  {examples}"] if examples else []
@@ -334,14 +332,14 @@ class JobCommand(click.Command):
         takes: dict[str, JobParameter] = {}
         options: list[click.Parameter] = []
         for mode, function in job.items():
-            if mode and not mode.endswith("="):
+            if mode and mode not in parameters(function):
                 first = " ".join(sections(function.__doc__ or "")[""].partition("\n\n")[0].split())
                 options.append(click.Option([f"--{mode}", _variable(mode)], is_flag=True, help=first))
             for name, parameter in parameters(function).items():
                 if name in takes:
                     for option in options:
                         if isinstance(option, JobOption) and option.name == name and option.mode:
-                            option.mode += f" or --{mode.removesuffix('=')}"
+                            option.mode += f" or --{mode}"
                     continue
                 if name == "watch" or (mode and parameter.by_place):
                     continue
@@ -350,7 +348,7 @@ class JobCommand(click.Command):
                     parameter = replace(parameter, default=None)
                 for option in _click_parameters(parameter):
                     if isinstance(option, JobOption) and mode:
-                        option.mode = f"--{mode.removesuffix('=')}"
+                        option.mode = f"--{mode}"
                     options.append(option)
         options.append(
             click.Option(["--json", "as_json"], is_flag=True, help="Answer in JSON, for programs.")
@@ -429,16 +427,18 @@ class JobCommand(click.Command):
             setting = [] if value == "True" else [value]
             return shlex.join([*(_typed(flags[name]) if call else []), flags[name], *setting])
 
-        return PARAMETER.sub(words, text)
+        return CALL.sub(_in_shell, PARAMETER.sub(words, text))
 
     def _function(self, named: dict[str, Any]) -> Callable[..., Any]:
         """The function that the options ask for; a flag that only chooses is takes out of `named`."""
-        chosen = []
-        for mode in self.job.modes:
-            if (mode.endswith("=") and mode[:-1] in named) or named.pop(_variable(mode), False):
-                chosen.append(mode)
+        modes = self.job.modes.items()
+        chosen = [
+            mode
+            for mode, function in modes
+            if (mode in named and mode in parameters(function)) or named.pop(_variable(mode), False)
+        ]
         if len(chosen) > 1:
-            names = " and ".join(f"--{mode.removesuffix('=')}" for mode in chosen)
+            names = " and ".join(f"--{mode}" for mode in chosen)
             raise OfframpError(f"{names} are two things to do; name one")
         return self.job.modes[chosen[0]] if chosen else self.job.function
 
@@ -473,13 +473,24 @@ class JobCommand(click.Command):
         for mode, function in self.job.modes.items():
             if function is chosen:
                 every = {n: each for _, f in self.job.items() for n, each in parameters(f).items()}
-                return f"{every[name].flag} does not go with --{mode.removesuffix('=')}; leave one out"
+                return f"{every[name].flag} does not go with --{mode}; leave one out"
         modes = [mode for mode, function in self.job.modes.items() if name in parameters(function)]
         if modes:
             flag = parameters(self.job.modes[modes[0]])[name].flag
-            some = " or ".join(f"--{mode.removesuffix('=')}" for mode in modes)
+            some = " or ".join(f"--{mode}" for mode in modes)
             return f"{flag} goes with {some}; add it"
         raise KeyError(name)  # every option is of one of the functions
+
+
+def _in_shell(call: re.Match[str]) -> str:
+    """A call of a job as a shell takes it."""
+    (code,) = ast.parse(call[0].strip("`")).body
+    assert isinstance(code, ast.Expr) and isinstance(code.value, ast.Call)
+    words = ["offramp", call[1], *map(ast.literal_eval, code.value.args)]
+    for option in code.value.keywords:
+        setting = ast.literal_eval(option.value)
+        words += [f"--{str(option.arg).replace('_', '-')}", *([] if setting is True else [setting])]
+    return shlex.join(words)
 
 
 def _typed(without: str) -> list[str]:
@@ -566,6 +577,8 @@ def print_answer(answer: Any, as_json: bool) -> int:
     if isinstance(answer, Ongoing):
         return answer.run(as_json, show_now)
     show_now()
+    if isinstance(answer, WithFailure) and answer.failure is not None:
+        raise answer.failure
     return answer.exit_code if isinstance(answer, WithExitCode) else 0
 
 

@@ -51,15 +51,15 @@ JOBS: dict[str, dict[str, Job | JobGroup]] = {
     "Look at results": {
         "status": Job(status, {"trials": trials, "watch": watch}),
         "show": Job(show),
-        "report": Job(write_report, {"figures": figures, "tables": tables, "numbers=": numbers}),
-        "compare": Job(compare, {"value=": stats, "against=": interaction}),
+        "report": Job(write_report, {"figures": figures, "tables": tables, "numbers": numbers}),
+        "compare": Job(compare, {"value": stats, "against": interaction}),
         "claims": Job(claims),
         "recommend": Job(recommend),
     },
     "Deploy": {
         "build": Job(build, {"dry-run": forecast_build}),
         "calibrate": Job(calibrate),
-        "export": Job(export, {"hub=": publish}),
+        "export": Job(export, {"hub": publish}),
         "predict": Job(predict, {"stream": stream}),
         "benchmark": Job(benchmark, {"stress": stress}),
         "serve": Job(serve_bundle),

@@ -5,6 +5,7 @@ Nothing here sees the test split.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack, assert_never
@@ -28,9 +29,11 @@ from offramp.policy.limits import (
     COMPANIONS,
     CONFIDENCE,
     LIMITS,
+    MACS,
     Budget,
     LimitRule,
     Limits,
+    LimitUnit,
     number,
     words,
 )
@@ -368,9 +371,17 @@ def _within(
     write = rule.unit.write
     raise OfframpError(
         f"no policy {budget.phrase.format(f'at most {write(target.value)}')}; the least is "
-        f"{write(min(spent))}, so allow that or {budget.remedy}"
+        f"{write(_rounded_up(min(spent), rule.unit))}, so allow that or {budget.remedy}"
         + "".join(f"; but {doubt}" for doubt in doubts)
     )
+
+
+def _rounded_up(amount: float, unit: LimitUnit) -> float:
+    """No less than the amount, in the digits that messages have: whole MACs, or four digits."""
+    if unit is MACS or not amount:
+        return math.ceil(amount)
+    places = 3 - math.floor(math.log10(amount))
+    return round(math.ceil(amount * 10**places - 1e-9) / 10**places, places)
 
 
 def _cheapest(measures: Sequence[Performance], target: Target) -> int:

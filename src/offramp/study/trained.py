@@ -193,6 +193,7 @@ def cascade(store: Store, first: Trained, second: Trained) -> Trained:
     )
 
 
+UNNAMED = "No limit was named: "  # begins the last sentence of a statement, of a limit by default
 FEWEST = 4  # rows that can be halved
 
 
@@ -410,7 +411,7 @@ def policy_for(
     anyway: bool = False,
     *,
     call: str = "",
-    command: str = "",
+    other_call: str = "",
 ) -> Deployable:
     """The policy of a trial for a target.
 
@@ -422,7 +423,7 @@ def policy_for(
         shares: Of each class, as `calibrate` takes them.
         anyway: Return one that is not to be trusted too.
         call: The function that a refusal names with what would do; empty for none.
-        command: What calibrates the trial for a limit of SHARE% of the MACs; empty for the `call`.
+        other_call: What calibrates the trial for a limit of SHARE% of the MACs; empty for the `call`.
 
     Raises:
         OfframpError: Where no policy meets the target, and for one that is not to be trusted. It begins
@@ -437,7 +438,7 @@ def policy_for(
         check(weak, anyway)
     except OfframpError as error:
         reason = "; also, ".join(filter(None, (undertrained(rows, trained.exits), str(error))))
-        remedy = _remedy(trained, target, search, times, shares, call, command) if call else ""
+        remedy = _remedy(trained, target, search, times, shares, call, other_call) if call else ""
         raise OfframpError(". ".join(filter(None, (reason, remedy)))) from None
     return Deployable(policy, calibrated, weak, notes(policy, trained.calibration))
 
@@ -457,7 +458,7 @@ def _remedy(
     times: MeasuredCosts | None,
     shares: Sequence[float] | None,
     call: str,
-    command: str,
+    other_call: str,
 ) -> str:
     """What works in place of a search that was refused: an exit alone, a loss that the images can tell,
     or else a limit on compute. Each is tried."""
@@ -476,10 +477,10 @@ def _remedy(
     if share is None:
         return ""
     macs = Target("max-mean-macs", share * trained.plain_macs / 100)
-    if not command and _works(trained, macs, search, times, shares):
+    if not other_call and _works(trained, macs, search, times, shares):
         return f"What can be had: `{call}(..., max_mean_macs='{share}%')`"
-    if command and _works(trained, macs, BY_CONFIDENCE):
-        return f"What can be had: {command.replace('SHARE%', f'{share}%')}"
+    if other_call and _works(trained, macs, BY_CONFIDENCE):
+        return f"What can be had: {other_call.replace('SHARE%', f'{share}%')}"
     return ""
 
 
@@ -549,9 +550,15 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
         return rule
     chosen, search = calibration.chosen or Chosen(), search_of(rule)
     times = None if chosen.stages is None else recorded(chosen.stages, trained.costs)
-    return policy_for(
-        trained, calibration.target, search, times, chosen.class_shares, anyway=True
-    ).policy
+    again = policy_for(trained, calibration.target, search, times, chosen.class_shares, anyway=True)
+    _, unnamed, line = calibration.statement.partition(UNNAMED)
+    return stated(again.policy, unnamed + line) if line else again.policy
+
+
+def stated(policy: Policy, line: str) -> Policy:
+    """The policy, whose statement ends in one more sentence; cards have it."""
+    origin = policy.calibration
+    return replace(policy, calibration=replace(origin, statement=f"{origin.statement} {line}".rstrip()))
 
 
 def network_costs(net: ExitNetwork, owners: Sequence[int], exits: Sequence[int]) -> Costs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -79,13 +79,6 @@ class BenchmarkReport:
             )
         return [*parts, *([] if self.figure is None else [f"Figure: {self.figure}"])]
 
-    def run(self, as_json: bool, show: Callable[[], None]) -> int:  # noqa: ARG002
-        """Show what was measured, whether the chart could be written or not."""
-        show()
-        if self.failure is not None:
-            raise self.failure
-        return 0
-
 
 def benchmark(
     network: NetworkPlace,
@@ -133,11 +126,12 @@ def benchmark(
         offramp benchmark bundle/ --batch 1 --batch 256 --figure speed.svg
     """
     from offramp import device as devices
-    from offramp.api.chart import check_file
+    from offramp.api.chart import check_file, saved
     from offramp.api.deploy.predict import check_bundle_options
     from offramp.infer import image_files
     from offramp.infer.benchmark import BenchmarkOptions, of_bundle, of_trial
     from offramp.policy.policy import Policy
+    from offramp.report.figures.times import speed_figure
     from offramp.store.archive import is_store
     from offramp.store.store import Store
 
@@ -162,17 +156,9 @@ def benchmark(
         options = replace(options, trust_code=code_runs)
         steps = of_trial(source, network, policy, devices.chosen(device), options)
         measured = finished(steps, watch)
-    return _charted(measured, figure)
-
-
-def _charted(measured: Benchmark, figure: Path | None) -> BenchmarkReport:
-    from offramp.api.chart import saved
-    from offramp.report.figures.times import speed_figure
-
     if figure is None:
         return BenchmarkReport(measured)
-    failure = saved(speed_figure(measured.lines, measured.name), figure)
-    return BenchmarkReport(measured, None if failure else figure, failure)
+    return BenchmarkReport(measured, *saved(speed_figure(measured.lines, measured.name), figure))
 
 
 def _elsewhere(root: Place, trial: str) -> Iterator[str]:

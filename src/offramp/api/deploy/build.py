@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
@@ -16,13 +16,14 @@ from offramp.api.deploy.card import (
     Runtimes,
     WebFolder,
     card_document,
+    check_one_class,
     check_page,
     int8_share,
     page_lines,
 )
 from offramp.api.deploy.policies import (
     CalibrationOptions,
-    calibration_command,
+    calibration_call,
     check_options,
     policy_for,
     target_of,
@@ -63,7 +64,6 @@ if TYPE_CHECKING:
     from offramp.study.build import BuildOptions, BuildPlan, StrategyAdvice
     from offramp.study.plan.forecast import Forecast
     from offramp.study.plan.plan import Plan
-    from offramp.study.trained import Trained
 
 NormalizationName = Annotated["Normalization | str | None", CommandOption("NAME")]
 GoalName = Annotated[
@@ -164,7 +164,8 @@ class Built:
     reasons: tuple[str, ...] = ()
     store: str = "runs/build"
     web: Path | None = None
-    _calibrate: str = ""  # the command, with a limit that can be kept
+    _share: int | None = None  # per cent of the MACs that a policy can keep; None of a plain network
+    _trust: bool = False  # whether code that the store names ran
 
     def as_json(self) -> dict[str, Any]:
         page = {} if self.web is None else {"web": str(self.web)}
@@ -174,9 +175,11 @@ class Built:
     def document(self) -> TextBlocks:
         trial = self.trial.rpartition("-")[2]  # the hash
         bundle, where = shlex.quote(str(self.folder)), f"--store {shlex.quote(self.store)}"
-        trust = " --trust-code" if "--trust-code" in self._calibrate else ""
-        export = f"  offramp export {trial} {where}{trust} --policy policy.json --out other"
-        again = [f"  {self._calibrate}", export] if self._calibrate else []  # else there is no policy
+        trust = " --trust-code" if self._trust else ""
+        again = [
+            f"  offramp calibrate {trial} {where}{trust} --max-mean-macs {self._share}%",
+            f"  offramp export {trial} {where}{trust} --policy policy.json --out other",
+        ]
         return [
             *card_document(self.folder, self.card),
             *page_lines(self.web),
@@ -184,7 +187,7 @@ class Built:
             f"  offramp show {trial} {where}",
             f"  offramp benchmark {bundle} {where}{trust}",
             f"  offramp serve {bundle}",
-            *again,
+            *([] if self._share is None else again),
         ]
 
 
@@ -226,7 +229,7 @@ class BuildForecast:
         return [
             *_plan_document(self.choices, self.limit, self.out),
             *forecast_document(self.forecast),
-            *(f"It would be refused: {why}, or --anyway." for why in self.refused),
+            *(f"It would be refused: {why}, or --anyway (anyway=True)." for why in self.refused),
         ]
 
 
@@ -287,10 +290,11 @@ def build(
     """
     from offramp.bundle import web as pages
     from offramp.bundle.export import ExportOptions
+    from offramp.policy import useful
 
     check_names(choices, BuildChoices)
-    folder, (usual, _) = Path(out), _limited(choices)
-    runtime, allowed = _check(usual, folder)
+    folder = Path(out)
+    runtime, allowed = _check(choices, folder)
     anyway, force, web = choices.get("anyway", False), choices.get("force", False), choices.get("web")
     reporter, store = reporter_for(watch), _store(choices)
     if choices.get("adopt"):
@@ -300,23 +304,24 @@ def build(
         how = {"int8": False if allowed is None else allowed, "check": check, "measure": measure}
         built = _of_adopted(trained, folder, store, choices, reporter, loaded, **how)
     else:
-        chosen, weak, fits = _chosen(backbone, data, usual, anyway, reporter)
-        chosen, choices, line = _with_limit(chosen, choices)
-        _check_images(chosen.plan, target_of(choices), anyway)
-        reporter.show(_plan_document(chosen, _named_limit(choices), folder))
-        for note in chosen.plan.notes if not isinstance(watch, Reporter) else ():
+        ready = _ready(backbone, data, choices, anyway, reporter)
+        plan, limit = ready.chosen.plan, target_of(ready.choices)
+        least = f"{limit.kind.replace('-', '_')}={useful.least_loss(len(plan.data.calibration)):g}"
+        useful.check(too_few_images(plan, limit), anyway, f"What can be had: `build(..., {least})`")
+        reporter.show(_plan_document(ready.chosen, _named_limit(ready.choices), folder))
+        for note in plan.notes if not isinstance(watch, Reporter) else ():
             reporter.note(note)
-        _train(chosen.plan, store, choices, reporter, fits)
+        _train(plan, store, choices, reporter, ready.fits)
         options = ExportOptions(
             check=check,
             measure=measure,
             force=force,
             anyway=anyway,
-            doubts=weak,
+            doubts=ready.weak,
             int8=allowed,
             runtimes=tuple(choices.get("runtime", ())),
         )
-        built = _deployed(chosen, store, choices, folder, options, reporter, line)
+        built = _deployed(ready, store, folder, options, reporter)
     if web is not None and runtime is not None:
         pages.write(built.folder, web, runtime, force)
     return replace(built, store=str(store.root), web=web)
@@ -349,16 +354,14 @@ def forecast_build(
     from offramp.study.plan.forecast import forecast
 
     check_names(choices, BuildChoices)
-    folder, (usual, _) = Path(out), _limited(choices)
     if choices.get("adopt"):
         raise OfframpError("`adopt` trains nothing, so there is no work to show; leave one out")
-    _check(usual, folder)
-    chosen, _, _ = _chosen(backbone, data, usual, True, reporter_for(watch))
-    chosen, choices, _ = _with_limit(chosen, choices)
-    work = forecast(chosen.plan, _store(choices), devices.chosen(choices.get("device")))
-    limit = target_of(choices)
-    refused = () if choices.get("anyway") else too_few_images(chosen.plan, limit)
-    return BuildForecast(chosen, work, _named_limit(choices), folder, refused)
+    _check(choices, Path(out))
+    ready = _ready(backbone, data, choices, True, reporter_for(watch))
+    plan, limit = ready.chosen.plan, target_of(ready.choices)
+    work = forecast(plan, _store(choices), devices.chosen(choices.get("device")))
+    refused = () if choices.get("anyway") else too_few_images(plan, limit)
+    return BuildForecast(ready.chosen, work, _named_limit(ready.choices), Path(out), refused)
 
 
 TRAINING = ("exits", "keep_frozen", "pretrained", "goal", "evidence", "strategy", "budget", "control")
@@ -395,20 +398,22 @@ def _of_adopted(
 ) -> Built:
     """Calibrate and export it."""
     from offramp.data.notes import notes
+    from offramp.study.trained import usual_share
 
     anyway, force = choices.get("anyway", False), choices.get("force", False)
     images = trained.logits["calibration"].shape[0]
-    choices, line = _limited(choices, images)
-    again = calibration_command(trained.trial.rpartition("-")[2], store, True)
-    deployable = policy_for(trained._trained, lambda: trained.net, choices, anyway, "build", again)
-    for note in (*line, *notes(trained._data.provenance)):  # the card has those of the policy
+    choices, unnamed = _limited(choices, images)
+    again = calibration_call(trained.trial.rpartition("-")[2], store, True)
+    own = trained._trained
+    deployable = policy_for(own, lambda: trained.net, choices, anyway, "build", again)
+    for note in (*unnamed, *notes(trained._data.provenance)):  # the card has those of the policy
         reporter.note(note)
-    policy = _stated(deployable.policy, line)
+    policy = _stated(deployable.policy, unnamed)
     runtimes = choices.get("runtime", ())
     done = trained.export(folder, policy, force=force, anyway=anyway, runtime=runtimes, **how)
-    reasons = (loaded, f"adopted, nothing trained; calibrated on {images:,} images", *line)
-    following = _following(trained._trained, again)
-    return Built(done.folder, policy, done.card, trained.trial, reasons, _calibrate=following)
+    reasons = (loaded, f"adopted, nothing trained; calibrated on {images:,} images", *unnamed)
+    share = usual_share(own.costs, own.plain_macs)
+    return Built(done.folder, policy, done.card, trained.trial, reasons, _share=share, _trust=True)
 
 
 def strategy_advice(goal: Goal, frozen_backbone: bool = False) -> tuple[StrategyAdvice, ...]:
@@ -437,19 +442,32 @@ def _limited(choices: BuildChoices, images: int | None = None) -> tuple[BuildCho
     return {**choices, "max_accuracy_loss": loss}, (f"{line}tell no smaller one",)
 
 
-def _with_limit(
-    chosen: BuildPlan, choices: BuildChoices
-) -> tuple[BuildPlan, BuildChoices, tuple[str, ...]]:
-    """The plan, the choices with a limit that its calibration images can tell, and what to say of it."""
-    choices, line = _limited(choices, len(chosen.plan.data.calibration))
-    return replace(chosen, reasons=(*chosen.reasons, *line)), choices, line
+@dataclass(frozen=True)
+class _Ready:
+    """What is to be trained.
+
+    Attributes:
+        chosen: The plan, and why.
+        choices: With a limit.
+        unnamed: What to say of a limit that nobody named.
+        weak: Why the training is unreliable.
+        fits: The settings that a budget came to; None without one.
+    """
+
+    chosen: BuildPlan
+    choices: BuildChoices
+    unnamed: tuple[str, ...]
+    weak: tuple[str, ...]
+    fits: tuple[str, ...] | None
 
 
-def _stated(policy: Policy, line: Sequence[str]) -> Policy:
+def _stated(policy: Policy, unnamed: Sequence[str]) -> Policy:
     """The policy, whose statement also says what there is to say of its limit; cards have it."""
-    origin = policy.calibration
-    statement = " ".join((origin.statement, *(f"{each[:1].upper()}{each[1:]}." for each in line)))
-    return replace(policy, calibration=replace(origin, statement=statement))
+    from offramp.study.trained import stated
+
+    for line in unnamed:
+        policy = stated(policy, f"{line[:1].upper()}{line[1:]}.")
+    return policy
 
 
 def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]:
@@ -463,7 +481,8 @@ def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]
     from offramp.policy.useful import check_stage_times
 
     devices.chosen(choices.get("device"))
-    options: Any = {n: v for n, v in choices.items() if n in CalibrationOptions.__annotations__}
+    usual, _ = _limited(choices)
+    options: Any = {n: v for n, v in usual.items() if n in CalibrationOptions.__annotations__}
     limit, file = check_options(options), choices.get("stage_times")
     force = choices.get("force", False)
     allowed = int8_share(choices.get("int8", False), choices.get("int8_loss"))
@@ -481,11 +500,8 @@ def _check_labels(several: bool, choices: BuildChoices) -> None:
     from offramp.study.trained import of_labels
 
     of_labels(Search(choices.get("score", "confidence")), several, target_of(choices))
-    for name in ("web", "training_shares"):
-        if several and choices.get(name):
-            raise OfframpError(
-                f"`{name}` is for one class an image, and these have several labels; leave it out"
-            )
+    if several:
+        check_one_class(web=choices.get("web"), training_shares=choices.get("training_shares"))
 
 
 def _store(choices: BuildChoices) -> Store:
@@ -494,32 +510,29 @@ def _store(choices: BuildChoices) -> Store:
     return Store(place(choices.get("store", RUNS / "build")))
 
 
-def _chosen(
-    backbone: str,
-    data: str,
-    choices: BuildChoices,
-    anyway: bool,
-    reporter: Reporter,
-) -> tuple[BuildPlan, tuple[str, ...], tuple[str, ...] | None]:
-    """The plan, why it is unreliable, and the settings that a budget came to."""
+def _ready(backbone: str, data: str, choices: BuildChoices, anyway: bool, reporter: Reporter) -> _Ready:
     from offramp import device as devices
     from offramp.api.train.budget import shrunk
     from offramp.study.build import batch_size, choose
 
-    options = _options(backbone, data, choices)
+    usual, _ = _limited(choices)
+    options = _options(backbone, data, usual)
+    fits: tuple[str, ...] | None = None
+    weak: tuple[str, ...] = ()
     with reporter.reading():
         chosen = choose(options)
-    _check_labels(chosen.plan.data.several, choices)
+    _check_labels(chosen.plan.data.several, usual)
     budget = choices.get("budget")
-    if budget is None:
-        return chosen, (), None
-    # Of fewer images a step takes fewer, unless `--set` says how many.
-    is_usual = chosen.plan.study.recipe.batch_size == batch_size(len(chosen.plan.data.train))
-    device = devices.chosen(choices.get("device"))
-    fits, weak = shrunk(chosen.plan, budget, device, reporter, anyway, batch_size if is_usual else None)
-    with reporter.reading():
-        smaller = choose(replace(options, settings=(*options.settings, *fits)))
-    return smaller, weak, fits
+    if budget is not None:
+        # Of fewer images a step takes fewer, unless `--set` says how many.
+        is_usual = chosen.plan.study.recipe.batch_size == batch_size(len(chosen.plan.data.train))
+        device, batches = devices.chosen(choices.get("device")), batch_size if is_usual else None
+        fits, weak = shrunk(chosen.plan, budget, device, reporter, anyway, batches)
+        with reporter.reading():
+            chosen = choose(replace(options, settings=(*options.settings, *fits)))
+    choices, unnamed = _limited(choices, len(chosen.plan.data.calibration))
+    chosen = replace(chosen, reasons=(*chosen.reasons, *unnamed))
+    return _Ready(chosen, choices, unnamed, weak, fits)
 
 
 def _options(backbone: str, data: str, choices: BuildChoices) -> BuildOptions:
@@ -600,26 +613,11 @@ def too_few_images(plan: Plan, limit: Target) -> tuple[str, ...]:
     return useful.resolution(limit.kind, limit.value, len(plan.data.calibration))
 
 
-def _check_images(plan: Plan, limit: Target, anyway: bool) -> None:
-    """Raises OfframpError for calibration images that are too few, unless `anyway`."""
-    from offramp.policy import useful
-
-    least = useful.least_loss(len(plan.data.calibration))
-    remedy = f"What can be had: `build(..., {limit.kind.replace('-', '_')}={least:g})`"
-    useful.check(too_few_images(plan, limit), anyway, remedy)
-
-
 def _deployed(
-    chosen: BuildPlan,
-    store: Store,
-    choices: BuildChoices,
-    out: Path,
-    options: ExportOptions,
-    reporter: Reporter,
-    line: Sequence[str],
+    ready: _Ready, store: Store, out: Path, options: ExportOptions, reporter: Reporter
 ) -> Built:
     """Calibrate the plan's one trial, which has been trained, and export it; or, where a smaller plain
-    network that was trained beside it is the better one, that. line: what to say of the limit."""
+    network that was trained beside it is the better one, that."""
     from offramp import device as devices
     from offramp.bundle.export import export
     from offramp.policy.policy import Policy
@@ -627,21 +625,22 @@ def _deployed(
     from offramp.study.beside import beside
     from offramp.study.run.trials import blank_network, recorded_code
 
-    plan = chosen.plan
+    chosen, choices, plan = ready.chosen, ready.choices, ready.chosen.plan
     name, typed = plan.trials[0].id, {plan.study.backbone.name, plan.study.data.name}
-    trust_code = recorded_code(store, name, data=True).keys() <= typed
+    code = recorded_code(store, name, data=True)
+    trust_code = code.keys() <= typed
     trained = trials.read(store, name, trust_code)
-    code_runs = trust_code and bool(recorded_code(store, name, data=True))
-    again = calibration_command(name.rpartition("-")[2], store, code_runs)
+    code_runs = trust_code and bool(code)
     deployable = policy_for(
         trained,
         lambda: blank_network(store, name, trust_code).eval(),
         choices,
         options.anyway,
         "build",
-        again,
+        calibration_call(name.rpartition("-")[2], store, code_runs),
     )
-    policy: Policy | None = _stated(deployable.policy, line)
+    policy: Policy | None = _stated(deployable.policy, ready.unnamed)
+    share = trials.usual_share(trained.costs, trained.plain_macs)
     assert policy is not None
     options = replace(options, trust_code=trust_code)
     if chosen.members or plan.study.controls:
@@ -652,20 +651,12 @@ def _deployed(
         own = beside(trained, policy, plain, control.study.control.spec.label)
         options = replace(options, beside=own)
         if own.ship == "plain network":
-            name, policy = own.plain, None
+            name, policy, share = own.plain, None, None
     bundle = finished(export(store, name, policy, out, options), reporter.step)
-    following = "" if policy is None else _following(trained, again)
     policy = policy or Policy.load(bundle.folder / "policy.json")
-    reasons = chosen.reasons
-    return Built(bundle.folder, policy, bundle.card, name, reasons, _calibrate=following)
-
-
-def _following(trained: Trained, again: str) -> str:
-    """The command with a limit that can be kept; nothing where there is none."""
-    from offramp.study.trained import usual_share
-
-    share = usual_share(trained.costs, trained.plain_macs)
-    return "" if share is None else again.replace("SHARE%", f"{share}%")
+    return Built(
+        bundle.folder, policy, bundle.card, name, chosen.reasons, _share=share, _trust=code_runs
+    )
 
 
 def _exits(plan: Plan) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Unpack, overload
 from offramp.api.answer import answer
 from offramp.api.deploy.policies import (
     CalibrationOptions,
-    calibration_command,
+    calibration_call,
     check_options,
     policy_for,
 )
@@ -284,7 +284,7 @@ def calibrate(
         placed(network, devices.chosen(device))
         return network
 
-    again = calibration_command(trial if then else trained.id, source, code_runs, then)
+    again = calibration_call(trial if then else trained.id, source, code_runs, then)
     deployable: Deployable = policy_for(trained, net, options, anyway, "calibrate", again)
     if out is not None:
         deployable.policy.save(Path(out))

@@ -67,6 +67,15 @@ def check_page(web: Path | None, runtime: Path | None, force: bool, bundle: Path
     return pages.find_runtime(runtime, Path.cwd())
 
 
+def check_one_class(**options: object) -> None:
+    """Raise OfframpError, before the work, for an option that does not go with several labels."""
+    for name, setting in options.items():
+        if setting:
+            raise OfframpError(
+                f"`{name}` is for one class an image, and these have several labels; leave it out"
+            )
+
+
 @answer
 class BundleReport:
     """A bundle that was written.

@@ -14,6 +14,7 @@ from offramp.api.deploy.card import (
     Int8Loss,
     Runtimes,
     WebFolder,
+    check_one_class,
     check_page,
     int8_share,
 )
@@ -118,6 +119,8 @@ def export(
     plain = len(source.read_trial(trial).exits) == 1
     if policy is None and not (to_measure or plain):
         raise OfframpError(NO_POLICY)
+    if web is not None and source.trial_logits(trial)["test_labels"].ndim > 1:
+        check_one_class(web=web)
     code_runs = trusted(source, trial, trust_code, data=check or allowed is not None)
     options = ExportOptions(
         None if data_root is None else str(data_root),

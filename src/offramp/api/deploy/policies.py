@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -90,7 +89,7 @@ def policy_for(
     options: CalibrationOptions,
     anyway: bool,
     call: str = "calibrate",
-    command: str = "",
+    other_call: str = "",
 ) -> Deployable:
     """The policy that keeps the limit on calibration images. The test split is not looked at.
 
@@ -100,7 +99,7 @@ def policy_for(
         options: The limit, and how policies are made.
         anyway: Take an unreliable one too.
         call: The function that was called; a refusal ends in what it would have to be called with.
-        command: As `calibration_command` gives it; a refusal may end in it instead.
+        other_call: As `calibration_call` has it; a refusal may end in it instead.
 
     Raises:
         OfframpError: No policy keeps the limit, or, unless `anyway`, it is unreliable.
@@ -121,16 +120,17 @@ def policy_for(
         None if file is None else Path(file),
     )
     shares = trained.training_shares if options.get("training_shares") else None
-    return trials.policy_for(trained, limit, search, times, shares, anyway, call=call, command=command)
+    return trials.policy_for(
+        trained, limit, search, times, shares, anyway, call=call, other_call=other_call
+    )
 
 
-def calibration_command(trial: str, store: Store, trust_code: bool, then: str | None = None) -> str:
-    """The command that calibrates a trial for a limit of SHARE% of the MACs, as a shell takes it. then:
-    the second trial of a cascade."""
-    words = ["offramp", "calibrate", trial, *([] if then is None else ["--then", then])]
-    words += ["--store", str(store.root)]
-    words += ["--trust-code"] if trust_code else []
-    return shlex.join([*words, "--max-mean-macs", "SHARE%"])
+def calibration_call(trial: str, store: Store, trust_code: bool, then: str | None = None) -> str:
+    """The call that calibrates a trial for a limit of SHARE% of the MACs, which a command says in words
+    of a shell. then: the second trial of a cascade."""
+    options = {"then": then, "store": str(store.root), "trust_code": trust_code or None}
+    words = [repr(trial), *(f"{name}={each!r}" for name, each in options.items() if each is not None)]
+    return f"`offramp.calibrate({', '.join(words)}, max_mean_macs='SHARE%')`"
 
 
 def _search(options: CalibrationOptions) -> tuple[str, bool, bool, bool]:

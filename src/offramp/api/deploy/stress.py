@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,13 +75,6 @@ class StressReport:
             *([] if self.figure is None else [f"Figure: {self.figure}"]),
         ]
 
-    def run(self, as_json: bool, show: Callable[[], None]) -> int:  # noqa: ARG002
-        """Show what was measured, whether the chart could be written or not."""
-        show()
-        if self.failure is not None:
-            raise self.failure
-        return 0
-
 
 TrialPolicy = Annotated[
     "Policy | Path | str", CommandOption("FILE", parse=lambda text, _: Path(text), needed=True)
@@ -153,5 +146,5 @@ def stress(
     measured = finished(of_trial(source, trial, policy, devices.chosen(device), options), watch)
     if figure is None:
         return StressReport(measured)
-    failure = saved(stress_figure(measured.rows, measured.plain_macs, measured.trial), figure)
-    return StressReport(measured, None if failure else figure, failure)
+    drawn = stress_figure(measured.rows, measured.plain_macs, measured.trial)
+    return StressReport(measured, *saved(drawn, figure))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Any, cast, final
+from typing import IO, Any, final
 
 from rich.status import Status
 
@@ -176,23 +176,19 @@ class Log:
         return line.as_json(now) if self.format is Format.json else line.as_text(now)
 
 
-@dataclass(frozen=True)
-class Stream:
-    """A log as a stream of text, for handlers of `logging`; must: as in `Line`."""
+@final
+class Warnings(logging.Handler):
+    """Passes what a logger warns of to a log."""
 
-    log: Log
-    must: bool = False
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
 
-    def write(self, text: str) -> None:
-        if text.strip():
-            self.log.say(text.strip(), must=self.must)
-
-    def flush(self) -> None: ...
-
-
-def handler(log: Log, must: bool = False) -> logging.Handler:
-    """A handler that passes a logger's records to a log."""
-    return logging.StreamHandler(cast(IO[str], Stream(log, must)))
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._log.say(self.format(record).strip(), must=True)
+        except OSError:  # a terminal that is gone ends no training
+            self.handleError(record)
 
 
 @final
@@ -254,8 +250,7 @@ def opened(options: LogOptions, as_json: bool = False) -> Iterator[Log]:
     progress = not options.quiet and (explicit or not as_json)
     file = None if options.log_file is None else _appended(options.log_file)
     log = Log(progress, options.log_format or Format.text, options.verbose, file)
-    warnings = handler(log, must=True)
-    warnings.setLevel(logging.WARNING)
+    warnings = Warnings(log)
     logger = logging.getLogger("offramp")
     logger.addHandler(warnings)
     try:
@@ -296,24 +291,13 @@ def reading_shown(log: Log | None = None, status: Status | None = None) -> Itera
     """
     screen = Log(timed=False) if log is None else log
     logger = logging.getLogger("offramp.data")
-    moves = screen.moves and screen.shown
-    handlers: list[logging.Handler]
-    if moves:
-        handlers = [_moving(screen) if status is None else _Updating(status)]
-    else:
-        handlers = [handler(screen)]
-        due = _seldom()
-        handlers[0].addFilter(lambda record: due(record.created))
-    handlers[0].addFilter(_spelled)
-    handlers[0].addFilter(lambda record: record.levelno < logging.WARNING)
-    if log is None:
-        handlers.append(handler(screen, must=True))
-        handlers[-1].setLevel(logging.WARNING)
+    handlers: list[logging.Handler] = [_Reading(screen, status)]
+    handlers += [Warnings(screen)] if log is None else []
     level = logger.level
     for each in handlers:
         logger.addHandler(each)
     logger.setLevel(logging.INFO)
-    screen.reading = moves and status is None
+    screen.reading = screen.moves and screen.shown and status is None
     try:
         yield
     finally:
@@ -326,29 +310,29 @@ def reading_shown(log: Log | None = None, status: Status | None = None) -> Itera
         screen.reading = False
 
 
-def _moving(log: Log) -> logging.Handler:
-    """One line that moves."""
-    line = logging.StreamHandler(log.console.file)
-    line.setFormatter(logging.Formatter(f"{CLEAR}%(message)s"))
-    line.terminator = ""
-    return line
+@final
+class _Reading(logging.Handler):
+    """How far data is read: in a line that moves, `status` where there is one, else in lines of the log
+    now and then."""
 
-
-class _Updating(logging.Handler):
-    """A line that moves already."""
-
-    def __init__(self, status: Status) -> None:
+    def __init__(self, log: Log, status: Status | None) -> None:
         super().__init__()
-        self._status = status
+        self._log, self._status, self._due = log, status, _seldom()
+        self.addFilter(lambda record: record.levelno < logging.WARNING)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._status.update(record.getMessage())
-
-
-def _spelled(record: logging.LogRecord) -> bool:
-    """Spells out what would steer the terminal, and lets the message pass."""
-    record.msg, record.args = printable(record.getMessage()), ()
-    return True
+        text, screen = printable(record.getMessage()), self._log.console.file
+        try:
+            if not (self._log.moves and self._log.shown):
+                if self._due(record.created):
+                    self._log.say(text)
+            elif self._status is not None:
+                self._status.update(text)
+            else:
+                screen.write(f"{CLEAR}{text}")
+                screen.flush()
+        except OSError:
+            self.handleError(record)
 
 
 def _seldom() -> Callable[[float], bool]:

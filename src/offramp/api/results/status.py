@@ -70,6 +70,7 @@ class StoreStatus:
             "checkpoints": self.checkpoints,
             "bytes": self.bytes,
             "made_with": self.made_with,
+            "mixed": list(self.mixed),
             "strategies": [
                 {**dict(zip(names, each, strict=True)), "trials": count}
                 for each, count in self.strategies.items()
@@ -335,19 +336,7 @@ def trial_rows(
     failed: bool = False,
     sort: SortBy = "trial",
 ) -> list[dict[str, Any]]:
-    """Trials in the types of JSON, sorted.
-
-    Args:
-        trials: All that there are.
-        strategy: Only those of this strategy.
-        seed: Only those of this seed.
-        unfinished: Only those that are not finished.
-        failed: Only those with a phase that failed.
-        sort: Their order.
-
-    Raises:
-        OfframpError: No trial has this strategy.
-    """
+    """Trials in the types of JSON, chosen and sorted as by `trials`."""
     names = sorted({each.plan.strategy for each in trials if each.plan.strategy is not None})
     if strategy is not None and names and strategy not in names:
         raise OfframpError(f"no trial of the strategy '{strategy}'{nearest(strategy, names)}")

@@ -66,21 +66,21 @@ def shrunk(
     speed = forecast.measured(plan, device)
     choice = choose(plan, budget * speed)
     epochs, plan_images = plan.study.recipe.epochs, train_images(plan.data)
-    flags = " ".join(f"--set {setting}" for setting in choice.settings)
-    means = f"the same as {flags}" if flags else "all of it fits"
+    settings = " ".join(choice.settings)
+    means = f"the same as the settings {settings}" if settings else "all of it fits"
     if choice.images < plan_images:
         means += (
             f", {choice.epochs:,} of {epochs:,} epochs and {choice.images:,} of {plan_images:,} images "
             "(more of the epochs goes, as new images teach more than more epochs of few)"
         )
     about = f"about {units.duration(choice.macs / speed)} here, at {units.macs(speed)}MAC/s"
-    reporter.say(f"--budget {units.duration(budget)}: {means}; {about}.", must=True)
+    reporter.say(f"A budget of {units.duration(budget)}: {means}; {about}.", must=True)
     short = too_short(plan, budget * speed, batch_size)
     weak: tuple[str, ...] = ()
     if short is not None:
         leaves, needed = short
         weak = (
-            f"--budget {units.duration(budget)} is too short: it leaves {leaves}; give about "
+            f"a budget of {units.duration(budget)} is too short: it leaves {leaves}; give about "
             f"{units.duration(needed / speed)}, or take fewer strategies or seeds",
         )
         check(weak, anyway)

@@ -105,7 +105,7 @@ class StudyListForecast:
         columns = ["nodes", "MACs", "of unshared", "here"]
         if speed is not None:
             columns.append("there")
-            note += "\nthere: at the speed of --speed."
+            note += "\nthere: at the speed that was named."
         title = f"{self.name}: {len(studies)} studies"
         return [
             TextTable(["study"], columns, rows, title, note),
@@ -169,9 +169,7 @@ def forecast(
     from offramp.study.plan.forecast import on_machines
 
     reporter = reporter_for(watch)
-    address = cluster_address(on)
-    if address is not None and isinstance(workers, int):
-        raise OfframpError("`workers` is for one machine; a cluster has the cores that Ray was given")
+    address = cluster_address(on, workers)
     if price_per_hour is not None and address is None:
         raise OfframpError("`price_per_hour` is for the forecast of a cluster; name one with `on`")
     request = requested(study, training, address is not None)

@@ -90,7 +90,7 @@ def requested(
         study = _without_file(training, settings, "exact" if on_cluster else "fast")
         settings = []
     elif named:
-        raise OfframpError(f"--{named[0]} is for a run without a study; leave one of them out")
+        raise OfframpError(f"`{named[0]}` is for a run without a study; leave one of them out")
     if isinstance(study, (str, Path)):
         root = training.get("data_root")
         files = spec.study_files(Path(study), settings, None if root is None else Path(root))
@@ -210,16 +210,18 @@ def worker_count(text: str, name: str) -> int | Literal["auto"]:
     return int(text)
 
 
-def cluster_address(on: str) -> str | None:
+def cluster_address(on: str, workers: int | str | None) -> str | None:
     """The cluster that `on` names; None for this machine alone.
 
     Raises:
-        OfframpError: It names something else.
+        OfframpError: It names something else, or the number of workers is named too.
     """
     if on == "local":
         return None
     if on != "ray" and not re.fullmatch(r"ray://[^\s/]+:[0-9]{1,5}", on):
         raise OfframpError(f"`on` must be local, ray or ray://HOST:PORT; got '{on}'")
+    if workers not in (None, "auto"):
+        raise OfframpError("`workers` is for one machine; a cluster has the cores that Ray was given")
     return on
 
 

@@ -208,17 +208,13 @@ def _short(seconds: float) -> str:
 
 def _lines_json(lines: Sequence[StrategyResult]) -> list[dict[str, Any]]:
     """The same numbers for programs; a deviation of one value is not a number."""
-
-    def spread(value: Spread) -> dict[str, float]:
-        return {"mean": value.mean, "sd": value.sd}
-
     return [
         {
             "strategy": line.strategy,
             "seeds": list(line.seeds),
-            "accuracy": {str(k): spread(v) for k, v in line.accuracy.items()},
+            "accuracy": {str(k): v._asdict() for k, v in line.accuracy.items()},
             "thresholds": [
-                {"threshold": t, "accuracy": spread(a), "compute": spread(c)}
+                {"threshold": t, "accuracy": a._asdict(), "compute": c._asdict()}
                 for t, (a, c) in line.thresholds.items()
             ],
             "seconds": dict(line.seconds.__dict__),

@@ -147,9 +147,7 @@ def run(
     reporter = reporter_for(watch)
     if workers not in (None, "auto") and (not isinstance(workers, int) or workers < 1):
         raise OfframpError(f"workers must be at least 1, or 'auto'; got {workers!r}")
-    address = cluster_address(on)
-    if address is not None and workers not in (None, "auto"):
-        raise OfframpError("`workers` is for one machine; a cluster has the cores that Ray was given")
+    address = cluster_address(on, workers)
     if (max_seeds, difference) != (None, None) and not until_decided:
         raise OfframpError("`max_seeds` and `difference` are for `until_decided`; add it")
     if budget is not None and until_decided:
