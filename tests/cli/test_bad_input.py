@@ -226,30 +226,6 @@ def test_a_study_that_cannot_be_read(cli: Cli) -> None:
     refused(cli("run", "empty.yaml", "--store", "store"), "empty.yaml", "empty")
 
 
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        ("recipe.epochs=0", ["recipe.epochs", "at least 1"]),
-        ("seeds=[42", ["not valid YAML"]),
-        ("exits=[blocks.9]", ["'blocks.9'"]),
-        ("backbone=vgg11", ["'vgg11'"]),
-        ("data.root=x", ["leave data.root out"]),
-        ("strategies=[jont]", ["'jont'", "'joint'?"]),
-    ],
-)
-def test_a_mistake_in_a_setting_is_said_of_the_flag(cli: Cli, setting: str, words: list[str]) -> None:
-    where = "s.yaml:5" if "root" in setting else f"--set {setting}"
-    refused(run(cli, {}, "--set", setting), where, *words)
-
-
-def test_train_speaks_of_its_own_flags(cli: Cli) -> None:
-    good = {"--strategy": "joint", "--backbone": "digits-cnn", "--data": "digits"}
-    for flag, wrong in (("--strategy", "jont"), ("--backbone", "digits-cn"), ("--data", "digit")):
-        given = {**good, flag: wrong}
-        answer = cli("run", *(x for pair in given.items() for x in pair), "--store", "store")
-        refused(answer, flag, f"'{wrong}'", f"'{good[flag]}'?")
-
-
 def test_a_store_that_is_none(cli: Cli) -> None:
     Path("file").write_text("text")
     Path("folder").mkdir()
@@ -270,49 +246,3 @@ def test_a_store_that_cannot_be_made(cli: Cli) -> None:
     assert answer.code == 2 and answer.out == "", answer
     workers, error = answer.err.split("offramp: ")  # how many were chosen is said before
     assert "Workers: 1 (" in workers and error.count("\n") == 1
-
-
-def test_explaining_commands(cli: Cli) -> None:
-    refused(cli("strategies", "jont"), "", "'jont'", "'joint'?")
-    refused(cli("strategies", "your.py:mine"), "", "no file your.py")
-    refused(cli("taps", "resnet19"), "", "'resnet19'", "'resnet18'?")
-    refused(cli("taps", "resnet18", "--input", "3,32,32"), "", "3,32,32", "3x32x32")
-    refused(cli("taps", "resnet18", "--input", "0x32x32"), "", "0x32x32")
-    refused(cli("taps", "resnet18", "--input", "3x8x8", "--stem", "imagenet"), "", "8×8", "32×32")
-    refused(cli("taps", "vgg16", "--stem", "small"), "", "'stem'")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["rnu"], "No such command 'rnu'"),
-        (["search"], "Missing argument"),
-        (["run", "s.yaml", "--dry"], "No such option"),
-        (["run", "s.yaml", "--execution", "fast"], "plain"),
-        (["build", "--data", "digits"], "Missing option"),
-        (["strategies", "--exits", "0"], "--exits"),
-        (["report", "--numbers"], "requires an argument"),
-    ],
-)
-def test_mistakes_in_the_command_are_one_line(cli: Cli, arguments: list[str], words: str) -> None:
-    refused(cli(*arguments), "", words, "--help")
-
-
-BUILD = ("build", "--backbone", "resnet18", "--data", "digits", "--out", "b")
-TYPED = {
-    "a device": ("calibrate", "x", "--max-accuracy-loss", "0.1", "--device", "1e999"),
-    "a device of build": (*BUILD, "--device", "1e999"),
-    "a seed": (*BUILD, "--seed", "1e999"),
-    "a size": (*BUILD, "--size", "nan"),
-    "a budget": (*BUILD, "--budget", "1e999h"),
-    "a batch": ("predict", "x", "a.png", "--batch", "1e999"),
-    "a port": ("serve", "b", "--port", "1e999"),
-    "seconds": ("benchmark", "x", "--seconds", "1e999"),
-}
-
-
-@pytest.mark.parametrize("words", TYPED.values(), ids=TYPED)
-def test_what_is_no_number_is_named_before_the_work(cli: Cli, words: tuple[str, ...]) -> None:
-    answer = cli(*words)
-    last = answer.err.strip().splitlines()[-1]
-    assert answer.code == 2 and f"'{words[-1]}'" in last and " range" not in last

@@ -155,17 +155,3 @@ def test_a_bundle_that_is_there_to_be_measured(run: Cli, place: Path, tmp_path: 
     assert {line["engine"] for line in report["lines"]} == {"onnxruntime"}
     seen = {line["what"] for line in report["lines"]}
     assert seen == {"nothing leaves", "stage 1", "stage 2", "stage 3", "stage 4"}
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("joint", "--figure", "speed.txt"), "end it in one of .svg"),
-        (("joint", "--figure", "no/speed.svg"), "there is no folder no"),
-        (("runs",), "the folder runs is no bundle"),
-        (("nothing",), "no trial 'nothing'"),
-        (("joint", "--policy", "gone.json"), "there is no policy gone.json"),
-    ],
-)
-def test_mistakes(run: Cli, words: tuple[str, ...], said: str) -> None:
-    refused(run("benchmark", *words), said)

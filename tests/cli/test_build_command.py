@@ -15,8 +15,9 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from command import Cli, refused
+from command import Cli, refusal, refused
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 from torchvision import models
 
 from longer import long
@@ -274,15 +275,9 @@ def test_public_weights_that_are_here_are_the_start(
     refused(cli(*gray, "--weights", "imagenet"), "normalize: ")
 
 
+FEW = ("data.train_images=100", "data.test_images=20", "data.channels=3")
 PUBLISHED = ("--data", "digits", "--pretrained", "--out", "b", "--dry-run", "--exits", "1")
-PUBLISHED += (
-    "--set",
-    "data.train_images=100",
-    "--set",
-    "data.test_images=20",
-    "--set",
-    "data.channels=3",
-)
+PUBLISHED += tuple(word for setting in FEW for word in ("--set", setting))
 
 
 @pytest.mark.parametrize(
@@ -349,42 +344,41 @@ def test_heads_alone_train_on_a_published_network(
     assert np.array_equal(store.trial_logits(trial)["test"][:, -1], expected)
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("--goal", "fame"), "no goal 'fame'"),
-        (("--strategy", "join"), "unknown strategy 'join'; did you mean 'joint'?"),
-        (("--strategy", "baseline"), "'baseline' has no early exits"),
-        (("--keep-frozen",), "frozen weights are given ones; name them as weights"),
-        (
-            ("--weights", "w.pth", "--keep-frozen", "--strategy", "joint"),
-            "strategy joint, as asked, trains the backbone",
-        ),
-        (("--pretrained",), "there are no public weights of 'digits-cnn'"),
-        (("--weights", "lost.pth"), "there are no weights 'lost.pth'"),
-        (("--exits", "blocks.9"), "blocks.9"),
-        (("--exits", "0"), "must be at least 1"),
-        (("--max-accuracy-loss", "2"), "max accuracy loss is a share"),
-        (
-            ("--max-accuracy-loss", "0.1", "--risk", "0.1"),
-            "name one limit, not --max-accuracy-loss",
-        ),
-        (("--shared", "--survivors"), "shared and survivors exclude each other"),
-        (("--batch", "4"), "batch goes with"),
-        (("--risk", "0.1", "--without-labels", "--temperature"), "temperature is fitted on labels"),
-        (("--risk", "0.1", "--without-labels", "--training-shares"), "weights of classes are by labels"),
-        (("--data", "folder:nowhere"), "nowhere"),
-        (("--backbone", "resnet"), "did you mean 'resnet"),
-        (("--backbone", "torchvision/nope"), "nope"),
-        (("--set", "seeds=[1,2]"), "one seed"),
-        (("--int8-loss", "0.1"), "--int8-loss is a share such as 0.01, and goes with --int8"),
-        (("--onnxruntime-web", "x"), "goes with --web"),
-        (("--web", "site", "--onnxruntime-web", "x"), "x has no onnxruntime-web"),
-    ],
-)
-def test_mistakes_are_a_line(cli: Cli, tmp_path: Path, words: tuple[str, ...], message: str) -> None:
-    refused(cli(*DIGITS, "--out", "b", *words), message)
+MISTAKES = {
+    "goal": ("--goal", "fame"),
+    "strategy": ("--strategy", "join"),
+    "plain-strategy": ("--strategy", "baseline"),
+    "frozen-nothing": ("--keep-frozen",),
+    "frozen-and-trained": ("--weights", "w.pth", "--keep-frozen", "--strategy", "joint"),
+    "no-public-weights": ("--pretrained",),
+    "no-file": ("--weights", "lost.pth"),
+    "place": ("--exits", "blocks.9"),
+    "no-exits": ("--exits", "0"),
+    "loss": ("--max-accuracy-loss", "2"),
+    "two-limits": ("--max-accuracy-loss", "0.1", "--risk", "0.1"),
+    "two-searches": ("--shared", "--survivors"),
+    "batch": ("--batch", "4"),
+    "temperature-without-labels": ("--risk", "0.1", "--without-labels", "--temperature"),
+    "shares-without-labels": ("--risk", "0.1", "--without-labels", "--training-shares"),
+    "data": ("--data", "folder:nowhere"),
+    "two-seeds": ("--set", "seeds=[1,2]"),
+    "int8-loss": ("--int8-loss", "0.1"),
+    "no-page": ("--onnxruntime-web", "x"),
+    "no-engine": ("--web", "site", "--onnxruntime-web", "x"),
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_a_line(
+    cli: Cli, tmp_path: Path, words: tuple[str, ...], snapshot: SnapshotAssertion
+) -> None:
+    assert refusal(cli(*DIGITS, "--out", "b", *words)) == snapshot
     assert not list(tmp_path.iterdir())
+
+
+def test_backbones_that_are_none(cli: Cli) -> None:
+    for name, said in (("resnet", "did you mean 'resnet"), ("torchvision/nope", "nope")):
+        refused(cli(*DIGITS, "--out", "b", "--backbone", name), said)
 
 
 @pytest.mark.long

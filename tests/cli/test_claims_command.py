@@ -67,18 +67,6 @@ def test_own_claims_one_in_full_and_json(cli: Cli, store: Path) -> None:
     assert first["missing"] == ["seeds: 2 in common, three are needed"] and first["compared"] == 1
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--only", "joint-fastes"], "there is no claim 'joint-fastes'; did you mean 'joint-fastest'?"),
-        (["--claims", "none.yaml"], "none.yaml: no such claims file"),
-        (["--study", "x"], "no trial was made by a study 'x'"),
-    ],
-)
-def test_mistakes_in_claims(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
-    refused(cli("claims", store, *arguments), message)
-
-
 @pytest.mark.parametrize("goal", ["accuracy", "latency", "training-time", "pareto"])
 def test_recommend_ranks_and_rules_out(cli: Cli, store: Path, goal: str) -> None:
     said = narrow(cli("recommend", store, "--goal", goal))
@@ -111,26 +99,10 @@ def test_recommend_keeps_to_what_is_asked(cli: Cli, store: Path) -> None:
     assert "it needs more MACs than these" in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--goal", "latencyy"], "no goal 'latencyy'; did you mean 'latency'?"),
-        (["--min-accuracy", "90"], "--min-accuracy is 90; write a share of 1, such as 0.9"),
-        (["--max-macs", "40%"], "--max-macs must be a number of MACs, such as 1.5M or 2e6; got '40%'"),
-    ],
-)
-def test_mistakes_in_recommend(cli: Cli, store: Path, arguments: list[str], message: str) -> None:
-    refused(cli("recommend", store, *arguments), message)
-
-
 @pytest.mark.parametrize("share", [90, 0.0, float("nan")])
 def test_a_share_from_python_is_one_of_1_too(share: float, store: Path) -> None:
     with pytest.raises(OfframpError, match=r"`min_accuracy` is .*; write a share of 1"):
         recommend(store, goal="latency", min_accuracy=share)
-
-
-def test_a_store_that_is_named_must_be_there(cli: Cli) -> None:
-    refused(cli("recommend", "nowhere"), "nowhere")
 
 
 def test_several_stores_count_as_one(cli: Cli, store: Path) -> None:

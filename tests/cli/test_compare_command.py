@@ -83,8 +83,3 @@ def test_compare_refuses_what_has_no_exit_in_common(monkeypatch: pytest.MonkeyPa
     both = Trials(Path("runs"), manifests, node, pd.DataFrame)  # type: ignore[arg-type]
     monkeypatch.setattr("offramp.report.compare.trials_in", lambda _: both)
     refuses("'joint' and 'separate' have no exit in common", compare, "joint", "separate", "runs")
-
-
-def test_compare_names_what_is_not_there(studied: Cli) -> None:
-    refused(studied("compare", "joint", "two-stag"), "no strategy 'two-stag' in runs; did you mean")
-    refused(studied("compare", "no", "nothing"), "no trial 'no' in runs")

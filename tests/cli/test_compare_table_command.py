@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from command import Cli, refused
 
 from offramp.analysis.stats import MOST_GROUPS
@@ -55,29 +54,6 @@ def test_the_text_says_default_assumptions_rule_and_direction(cli: Cli, tmp_path
     assert "< 1e-12" in shown  # Tukey's p of joint against the rest
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "options", "message"),
-    [
-        ("a.csv", "g,v\na,1\na,x2\n", [], "a.csv:3: 'x2' in column 'v' is no number"),
-        ("a.csv", "", [], "cannot be read"),
-        ("a.parquet", "no parquet", [], "cannot be read"),
-        ("a.xls", "", [], "neither .csv nor .parquet"),
-        ("a.csv", "g,v\n", [], "has no rows"),
-        ("a.csv", "g,v\na,1\n", ["--where", "h=1"], "no column 'h'"),
-        ("a.csv", "g,v\na,1\n", ["--where", "h"], "write COLUMN=VALUE"),
-        ("a.csv", "g,v\na,1\n", ["--by", "h"], "no column 'h'"),
-        ("a.csv", "g,v\na,1\n", ["--better", "more"], "write higher or lower"),
-        (None, "", [], "there is no file"),
-    ],
-)
-def test_mistakes_are_one_line(
-    cli: Cli, name: str | None, content: str, options: list[str], message: str
-) -> None:
-    if name is not None:
-        Path(name).write_text(content)
-    refused(cli("compare", name or "absent.csv", "--value", "v", "--group", "g", *options), message)
-
-
 def test_more_groups_than_anybody_compares_are_refused_at_once(cli: Cli, tmp_path: Path) -> None:
     rows = [(f"g{group}", seed, 0.5) for group in range(MOST_GROUPS + 1) for seed in range(2)]
     frame = pd.DataFrame(rows, columns=["strategy", "seed", "accuracy"])
@@ -112,3 +88,9 @@ def test_a_value_that_cannot_be_tested_is_no_failure(cli: Cli) -> None:
     assert answer.code == 0
     assert "not tested: there is no more than one block" in shown
     assert "1 value is missing or not finite and was left out: b in 1" in shown
+
+
+def test_tables_that_cannot_be_read(cli: Cli) -> None:
+    for name in ("a.csv", "a.parquet"):
+        Path(name).touch()
+        refused(cli("compare", name, *OPTIONS), "cannot be read")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Cli, refused
+from command import Cli
 
 from offramp.api.deploy.card import time_here
 from offramp.bundle import runtime
@@ -18,7 +18,6 @@ from offramp.policy.policy import Policy
 
 
 def test_solved_for_the_device_that_measured(studied: Cli) -> None:
-    assert studied("export", "joint", "--out", "b").code == 2  # neither a policy nor --to-measure
     trial, quiet = "joint-digits-cnn-digits-s1", ("--anyway", "--no-measure", "--quiet")
     done = studied("export", trial, "--to-measure", "--out", "probe", *quiet)
     assert done.code == 0, done.err
@@ -59,27 +58,6 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     assert "**Solved for Pi 5**" in card and "of float32 stages, and the bundle's are int8" in card
     assert f"95 of 100 images within {1000 * late:.3g} ms" in card
     assert json.loads(Path("bundle/card.json").read_text())["calibration"]["promised"]
-
-
-def test_options_that_do_not_go_together(studied: Cli) -> None:
-    Path("bad.json").write_text("{}")
-    trial = "joint-digits-cnn-digits-s1"
-    export = f"export {trial} --to-measure --out b"
-    for words, said in (
-        (
-            f"calibrate {trial} --max-p95-latency 3ms",
-            "max p95 latency goes by times of a device; give its",
-        ),
-        (f"calibrate {trial} --max-accuracy-loss 0.1 --batch 4", "--batch goes with"),
-        (f"calibrate {trial} --max-mean-latency 3ms --stage-times bad.json", "bad.json: "),
-        (f"{export} --policy p.json", "or --to-measure"),
-        (f"{export} --int8-loss 10%", "goes with --int8"),
-        (f"{export} --onnxruntime-web x", "goes with --web"),
-        (f"{export} --web s --onnxruntime-web x", "npm install"),
-        ("serve nowhere", "nowhere is no bundle"),
-        ("export nowhere --hub me/it --license mit", "nowhere is no bundle"),
-    ):
-        refused(studied(*words.split()), said)
 
 
 @pytest.mark.parametrize(("late", "steady"), [(1.3, True), (2.1, False)])

@@ -133,7 +133,3 @@ def test_tune_refuses_a_busy_machine_unless_told_otherwise(monkeypatch):
     assert not profiles.listed()
     assert call("doctor", "--tune", "--anyway").code == 0
     assert "others used 1.5 cores" in (profiles.listed()["tuned"].machine or "")
-
-
-def test_name_and_out_are_for_tune():
-    refused(call("doctor", "--name", "mine"), "--tune")

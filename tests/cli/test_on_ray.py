@@ -27,20 +27,6 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("study.yaml").write_text(STUDY)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ("--on there", "--on must be local, ray or ray://HOST:PORT; got 'there'"),
-        ("--on ray://head", "--on must be local, ray or ray://HOST:PORT; got 'ray://head'"),
-        ("--on ray --workers 2", "--workers is for one machine"),
-        ("--price-per-hour 2 --dry-run", "name one with --on"),
-        ("--price-per-hour 2 --on ray", "--price-per-hour goes with --dry-run; add it"),
-    ],
-)
-def test_what_does_not_go_together_is_one_line(cli: Cli, words: str, said: str) -> None:
-    refused(cli("run", "study.yaml", *words.split()), said)
-
-
 def test_an_old_ray_is_refused_and_none_is_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not cluster.is_safe("2.51.1") and cluster.is_safe("2.52.0") and cluster.is_safe("3.0.0rc1")
     monkeypatch.setattr(cluster.metadata, "version", lambda _: "2.51.1")

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import Cli, refused, without
+from command import Cli, without
 
 
 def files(folder: str) -> dict[str, bytes]:
@@ -71,20 +71,3 @@ def test_several_stores_count_as_one(studied: Cli) -> None:
         assert answer.code == 0, answer.err
     assert answer.out.startswith("9 trials packed")
     assert files("ab") == files("all") != files("a")
-
-
-def test_mistakes_are_one_line_and_write_nothing(studied: Cli) -> None:
-    Path("taken").mkdir()
-    Path("taken/mine.txt").touch()
-    Path("empty/nodes").mkdir(parents=True)
-    Path("empty/store.json").write_text('{"format": 1}')
-    for words, said in (
-        (("report", "nowhere"), "neither a store nor packed results at nowhere"),
-        (("report", "empty"), "empty holds no finished trial; run a study first"),
-        (("report", "runs", "--out", "taken"), "taken is there and is no earlier report"),
-        (("report", "runs", "--format", "sgv"), "--format has 'sgv'; did you mean 'svg'?"),
-        (("report", "runs", "--format", ","), "--format is empty"),
-        (("report", "runs", "--study", "other"), "no trial was made by a study 'other'"),
-    ):
-        refused(studied(*words), said)
-    assert not Path("report").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from command import Cli, refused
+from command import Cli
 
 
 def test_figures_of_a_store_and_of_its_pack(studied: Cli) -> None:
@@ -54,21 +54,3 @@ def test_a_pack_of_some_strategies(studied: Cli) -> None:
     assert other["nodes"].items() < one["nodes"].items()
     told = studied("report", "--tables", some, "--show", "main")
     assert told.code == 0 and "joint" in told.out and "two-stage" not in told.out
-
-
-def test_mistakes_are_one_line(studied: Cli) -> None:
-    for words, said in (
-        (("report", "--figures", "nowhere"), "neither a store nor packed results at nowhere"),
-        (
-            ("report", "--figures", "runs", "--only", "curvs"),
-            "there is no figure 'curvs'; did you mean 'curves'?",
-        ),
-        (("report", "--figures", "runs", "--format", "gif"), "--format has 'gif'"),
-        (("report", "--figures", "runs", "--study", "other"), "no trial was made by a study 'other'"),
-        (("store", "pack", "runs", "--out", "."), "holds something else already"),
-        (
-            ("store", "pack", "runs", "--out", "p", "--strategy", "jont"),
-            "there is no trial of a strategy 'jont'; did you mean 'joint'",
-        ),
-    ):
-        refused(studied(*words), said)

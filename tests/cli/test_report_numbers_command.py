@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 import pandas as pd
-from command import Cli, data, narrow, refused
+from command import Cli, data, narrow
 
 
 def test_numbers_of_all_trials(studied: Cli) -> None:
@@ -34,12 +34,3 @@ def test_several_stores_and_packs_are_one_table(studied: Cli) -> None:
     pd.testing.assert_frame_equal(both, alone)
     said = data(studied("report", "packed", "--numbers", "t.csv", "--json"))
     assert said["trials"] == 2 and set(pd.read_csv("t.csv")["strategy"]) == {"joint"}
-    refused(studied("report", "nowhere", "--numbers", "t.csv"), "neither a store nor packed results")
-
-
-def test_where_it_cannot_write_is_said(studied: Cli) -> None:
-    for out, words in (("t.txt", ".parquet or .csv"), ("no/t.csv", "no folder no"), (".csv", ".csv")):
-        refused(studied("report", "--numbers", out), words)
-    Path("t.csv").mkdir()
-    refused(studied("report", "--numbers", "t.csv"), "cannot write t.csv")
-    assert not Path("no").exists() and not list(Path().glob("*.tmp"))

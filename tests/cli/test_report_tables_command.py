@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import Cli, refused
+from command import Cli
 
 from offramp.report.figures import FIGURES
 from offramp.report.tables import TABLES
@@ -55,8 +55,6 @@ def test_show_prints_on_80_columns_and_writes_nothing(studied: Cli, tmp_path: Pa
     assert "…" not in said.out.replace("1, 2, …", "")  # nothing is cut
     assert "Accuracy, compute and time: digits-cnn, digits" in said.out
     assert sorted(tmp_path.iterdir()) == before
-    hybrids = studied("report", "--tables", "runs", "--show", "anova-hybrids")  # there are none
-    refused(hybrids, "has nothing for anova-hybrids")
 
 
 @pytest.mark.parametrize(("flag", "names"), [("--tables", TABLES), ("--figures", FIGURES)])
@@ -65,28 +63,6 @@ def test_the_list_names_all_and_needs_no_store(flag: str, names: Iterable[str], 
     assert answer.code == 0
     lines = answer.out.splitlines()
     assert [name for name in names if any(line.startswith(f"{name} ") for line in lines)] == [*names]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["nowhere"], "nowhere"),
-        (["runs", "--only", "manin"], "did you mean"),
-        (["runs", "--show", "manin"], "did you mean"),
-        (["runs", "--format", "word"], "--format has 'word'"),
-        (["runs", "--format", ","], "--format is empty"),
-        (["runs", "--study", "none"], "no trial"),
-        (["runs", "--only", "main", "--out", "s.yaml"], "s.yaml"),
-    ],
-)
-def test_mistakes_are_one_line(studied: Cli, arguments: list[str], words: str) -> None:
-    refused(studied("report", "--tables", *arguments), words)
-
-
-def test_an_empty_store_says_so(cli: Cli, tmp_path: Path) -> None:
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "store.json").write_text('{"format": 1}')
-    refused(cli("report", "--tables", "runs"), "run a study first")
 
 
 def test_json_has_the_values_unrounded(studied: Cli, tmp_path: Path) -> None:

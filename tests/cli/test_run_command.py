@@ -209,15 +209,6 @@ def test_limits_of_caches_are_taken_and_said(studied: Cli) -> None:
     assert (execution["cache_memory"], execution["cache_disk"]) == (1000, 0)
 
 
-TRIAL = ("--strategy", "joint", "--backbone", "digits-cnn", "--data", "digits")
-
-
-@pytest.mark.parametrize("words", [("s.yaml",), TRIAL], ids=["study", "trial"])
-def test_a_limit_that_is_no_size(words: tuple[str, ...], studied: Cli) -> None:
-    told = "--cache-disk must be auto or a size, such as 2GiB, 500MB or 1024; got '3 pounds'\n"
-    refused(studied("run", *words, "--cache-disk", "3 pounds"), told)
-
-
 SHORT = STUDY.replace("epochs: 2", "epochs: 1").replace("seeds: [1, 2]", "seeds: [1]")
 
 
@@ -313,18 +304,3 @@ def test_an_interrupted_budget_goes_on_with_its_settings(
     assert last.endswith(" instead of --budget to go on; finished work stays.")
     assert "same command without --budget to go on" in two("run", "b.yaml", "--budget", "900h").err
     assert "same command again to go on" in two("run", "b.yaml").err
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["all.yaml", "--budget", "2h"], "--budget is for one study"),
-        (["b.yaml", "--workers", "0"], "--workers must be auto or a number from 1 on; got '0'"),
-        (["b.yaml", "--workers", "many"], "--workers must be auto or a number"),
-        (["b.yaml", "--budget", "soon"], "--budget must be a time, such as 5ms"),
-        (["b.yaml", "--speed", "14TFLOPS"], "--speed goes with --dry-run; add it"),
-        (["b.yaml", "--speed", "fast", "--dry-run"], "--speed must be a device's speed"),
-    ],
-)
-def test_what_cannot_be_asked_for_is_one_line(two: Cli, words: list[str], said: str) -> None:
-    refused(two("run", *words), said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from command import Cli, data, keys, narrow, refused
+from command import Cli, data, keys, narrow
 
 
 def test_a_node_that_is_in_the_store(studied: Cli) -> None:
@@ -36,8 +36,3 @@ def test_every_study_of_a_list_is_looked_into(studied: Cli) -> None:
     said = data(studied("show", planned[0]["key"], "--study", "all.yaml", "--json"))
     assert said["in_store"] is False and said["reads"]["seed"] == 9
     assert data(studied("show", keys()[0], "--study", "all.yaml", "--json"))["in_store"] is True
-
-
-def test_a_name_of_neither_is_no_trial(studied: Cli) -> None:
-    refused(studied("show", "xyz"), "no trial 'xyz'")
-    refused(studied("show", "xyz", "--study", "s.yaml"), "no node begins with 'xyz'")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command import Cli, data, refused
+from command import Cli, data
 
 from offramp.store.store import Store
 
@@ -78,4 +78,3 @@ def test_what_is_damaged_ends_with_1_and_is_named(studied: Cli) -> None:
     answer = studied("store", "copy", "runs", "copy")
     assert answer.code == 1 and f"left out: {weights} has " in answer.err
     assert studied("store", "copy", "none", "copy").code == 2
-    refused(studied("store", "index", "runs"), "is a folder, which needs no index")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import Cli, data, narrow, refused
+from command import Cli, data, narrow
 
 from longer import long
 
@@ -41,8 +41,6 @@ def test_taps_of_ones_own_choice_are_starred_and_told(cli: Cli, tmp_path: Path) 
     lists = "[['0'], ['1', '2'], ['3', '4']]"
     said = data(cli("taps", f"{file}:make_net", "--input", "1x8x8", "--exits", lists, "--json"))
     assert [(row["name"], row["why"]) for row in said] == [("0", "as asked"), ("1", None)]
-    twice = cli("taps", "digits-cnn", "--input", "1x8x8", "--exits", "a,a")
-    refused(twice, "--exits: exits.taps names the place 'a' twice")
 
 
 @pytest.mark.parametrize(
