@@ -79,7 +79,6 @@ MISTAKES = [
     f"{BUILD} --seed 1e999",
     f"{BUILD} --size nan",
     f"{BUILD} --budget 1e999h",
-    "calibrate x",
     f"calibrate {ONE} --max-p95-latency 3ms",
     f"calibrate {ONE} --max-accuracy-loss 0.1 --batch 4",
     f"calibrate {ONE} --max-mean-latency 3ms --stage-times bad.json",
@@ -153,8 +152,6 @@ MISTAKES = [
     "store pack runs --out taken",
     "store pack runs --out p --strategy jont",
     "store index runs",
-    "store track runs",
-    "store track runs --to nowhere:x",
     "doctor --name mine",
 ]
 

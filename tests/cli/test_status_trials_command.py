@@ -120,6 +120,8 @@ def test_track_sends_once(studied: Cli, tmp_path: Path) -> None:
     assert first.code == 0 and "sent" in first.err and list((tmp_path / "board").glob("*/events.*"))
     assert "0 numbers of" in studied("store", "track", "--to", "tensorboard:board").err
     for words, said in (
+        ((), "name a tracker with --to"),
+        (("--to", "nowhere:x"), "names no tracker"),
         (("--to", "tensorboard:board", "--file", "x"), "there is no x"),
         (("--to", "tensorboard:board", "--file", "runs"), "keeps no files"),
     ):
