@@ -32,7 +32,8 @@ from offramp.api.program import program as program
 from offramp.api.results.claims import claims as claims
 from offramp.api.results.compare import compare as compare
 from offramp.api.results.compare import interaction as interaction
-from offramp.api.results.figures import figures as figures
+from offramp.api.results.families import figures as figures
+from offramp.api.results.families import tables as tables
 from offramp.api.results.recommend import recommend as recommend
 from offramp.api.results.report import numbers as numbers
 from offramp.api.results.report import write_report as write_report
@@ -41,7 +42,6 @@ from offramp.api.results.stats import stats as stats
 from offramp.api.results.status import status as status
 from offramp.api.results.status import trials as trials
 from offramp.api.results.status import watch as watch
-from offramp.api.results.tables import tables as tables
 from offramp.api.train.data import check_data as check_data
 from offramp.api.train.data import describe_data as describe_data
 from offramp.api.train.data import split_data as split_data

@@ -79,11 +79,6 @@ def _cache_size(text: str, name: str) -> str:
     return text if text == "auto" else str(int(units.parse(text, units.SIZE, name, also="auto")))
 
 
-def seconds(text: str, name: str, least: float = 0.0) -> float:
-    """Seconds of a text such as 5ms, which an option called `name` was given."""
-    return units.seconds(text, name, least)
-
-
 def strategy_names(incomplete: str) -> list[str]:
     """Strategies that begin with a text, for shells."""
     from offramp.strategies import STRATEGIES
@@ -185,19 +180,6 @@ PolicyFile = Annotated[
 Anyway = Annotated[bool, CommandOption(help="Go on with an unreliable result, and mark it.")]
 Force = Annotated[bool, CommandOption(help="Replace an earlier bundle or page.")]
 StudyName = Annotated[str | None, CommandOption("NAME", "Use only the trials of this study.")]
-FamilyNames = Annotated[
-    Sequence[str],
-    CommandOption(
-        "NAME", "Make only these: a,b, or your own: file.py:name; --list names all. Repeatable."
-    ),
-]
-
-
-def families_of(only: Sequence[str]) -> list[str]:
-    """The names of `only`, each of which may be several with commas."""
-    return [name.strip() for each in only for name in each.split(",") if name.strip()]
-
-
 FormatNames = Annotated[str, CommandOption("KINDS", names=("--format",))]
 
 
@@ -216,11 +198,6 @@ def formats_of(text: str, kinds: Sequence[str]) -> tuple[str, ...]:
     return tuple(kind for kind in kinds if kind in words)
 
 
-MeasureName = Annotated[
-    str | None,
-    CommandOption("NAME", "Show this measure in place of accuracy, such as f1-test or file.py:name."),
-]
-Duration = Annotated[float, CommandOption("TIME", parse=seconds)]
 Speed = Annotated[float | None, CommandOption("SPEED", parse=quantity(units.SPEED))]
 Macs = Annotated[float | None, CommandOption("MACS", parse=quantity(units.MACS))]
 Time = Annotated[float | None, CommandOption("TIME", parse=quantity(units.TIME))]
@@ -246,7 +223,7 @@ def check_names(options: Mapping[str, Any], group: type) -> None:
 
 def pause(least: float) -> Any:
     """A parser of the time between two looks."""
-    return partial(seconds, least=least)
+    return partial(units.seconds, least=least)
 
 
 class TrainingOptions(TypedDict, total=False):

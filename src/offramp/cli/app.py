@@ -19,13 +19,12 @@ from offramp.api.keep.store import copy_store, index_store, pack, remove_unneede
 from offramp.api.keep.track import track_store
 from offramp.api.results.claims import claims
 from offramp.api.results.compare import compare, interaction
-from offramp.api.results.figures import figures
+from offramp.api.results.families import figures, tables
 from offramp.api.results.recommend import recommend
 from offramp.api.results.report import numbers, write_report
 from offramp.api.results.show import show
 from offramp.api.results.stats import stats
 from offramp.api.results.status import status, trials, watch
-from offramp.api.results.tables import tables
 from offramp.api.train.data import check_data, describe_data, split_data
 from offramp.api.train.forecast import forecast
 from offramp.api.train.recipes import recipes

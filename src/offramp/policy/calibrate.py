@@ -381,7 +381,7 @@ def _rounded_up(amount: float, unit: LimitUnit) -> float:
     if unit is MACS or not amount:
         return math.ceil(amount)
     places = 3 - math.floor(math.log10(amount))
-    return round(math.ceil(amount * 10**places - 1e-9) / 10**places, places)
+    return round(math.ceil(amount * 10.0**places - 1e-9) / 10.0**places, places)
 
 
 def _cheapest(measures: Sequence[Performance], target: Target) -> int:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from offramp import units
 from offramp.api.answer import answer
 from offramp.api.opening import opened_for, trusted
 from offramp.api.options import (
@@ -19,7 +20,6 @@ from offramp.api.options import (
     PolicyFile,
     StorePlace,
     TrustCode,
-    seconds,
 )
 from offramp.api.reporter import finished
 from offramp.errors import OfframpError
@@ -90,7 +90,7 @@ def benchmark(
     threads: Annotated[int | None, CommandOption("N", least=1)] = None,
     compiled: Annotated[bool, CommandOption(names=("--compile",))] = False,
     repeats: Annotated[int, CommandOption("N", least=5)] = 50,
-    seconds: Annotated[float, CommandOption("TIME", parse=seconds, default="20s")] = 20.0,
+    seconds: Annotated[float, CommandOption("TIME", parse=units.seconds, default="20s")] = 20.0,
     figure: Path | None = None,
     trust_code: TrustCode = None,
     watch: FastStepWatcher = None,
