@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -42,9 +43,6 @@ class Reporter(Protocol):
     def fail(self, text: str) -> None:
         """Tell of a failure after which the rest goes on, which the answer has too."""
 
-    def step(self, text: str) -> None:
-        """Tell what is done next."""
-
     def show(self, document: TextBlocks) -> bool:
         """Show a part of the answer before the rest. Returns whether it is shown."""
 
@@ -58,11 +56,11 @@ class Reporter(Protocol):
         """Search to the end."""
 
 
+@dataclass(frozen=True)
 class Caller:
     """Tells a function of the caller's, which takes events, and warns of what is odd."""
 
-    def __init__(self, watch: Callable[[Event], None] | None) -> None:
-        self._watch = watch
+    watch: Callable[[Event], None] | None
 
     def say(self, text: str, must: bool = False) -> None:
         pass
@@ -71,9 +69,6 @@ class Caller:
         warn([text])
 
     def fail(self, text: str) -> None:
-        pass
-
-    def step(self, text: str) -> None:
         pass
 
     def show(self, document: TextBlocks) -> bool:  # noqa: ARG002
@@ -88,8 +83,8 @@ class Caller:
         state, names = RunState(plan), phase_names(plan)
         with closing(events):
             for event in events:
-                if self._watch is not None:
-                    self._watch(called(event, names))
+                if self.watch is not None:
+                    self.watch(called(event, names))
                 state.see(event)
         return state
 
@@ -101,8 +96,8 @@ class Caller:
         from offramp.study.search import Proposed, Scored
 
         def tell(happening: Any) -> None:
-            if self._watch is not None and not isinstance(happening, Proposed | Scored):
-                self._watch(happening)
+            if self.watch is not None and not isinstance(happening, Proposed | Scored):
+                self.watch(happening)
 
         return finished(happenings, tell)
 

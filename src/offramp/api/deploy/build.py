@@ -652,7 +652,8 @@ def _deployed(
         options = replace(options, beside=own)
         if own.ship == "plain network":
             name, policy, share = own.plain, None, None
-    bundle = finished(export(store, name, policy, out, options), reporter.step)
+    steps = export(store, name, policy, out, options)
+    bundle = finished(steps, lambda step: reporter.say(f"{step} …"))
     policy = policy or Policy.load(bundle.folder / "policy.json")
     return Built(
         bundle.folder, policy, bundle.card, name, chosen.reasons, _share=share, _trust=code_runs

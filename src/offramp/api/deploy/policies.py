@@ -14,9 +14,11 @@ from offramp.policy.scoring import SCORES
 if TYPE_CHECKING:
     from offramp.nets.network import ExitNetwork
     from offramp.policy.calibration import Target
+    from offramp.policy.candidates import Search
     from offramp.store.store import Store
     from offramp.study.trained import Deployable, Trained
 
+SEARCH = ("score", "shared", "temperature", "survivors")  # among which policies
 SCORE_HELP = (
     f"What decides whether an image leaves: {', '.join(SCORES)}.  [default: confidence; of several "
     "labels an image least-label]"
@@ -70,7 +72,6 @@ def check_options(options: CalibrationOptions) -> Target:
         OfframpError: The options do not go together.
     """
     from offramp.policy.calibrate import check_labels
-    from offramp.policy.candidates import Search
     from offramp.policy.limits import check_times
 
     check_names(options, CalibrationOptions)
@@ -79,7 +80,7 @@ def check_options(options: CalibrationOptions) -> Target:
     if LIMITS[target.kind].stages != "mean" and stage_times is None and batch is not None:
         raise OfframpError("`batch` goes with `max_mean_latency` and `stage_times`; leave it out")
     check_times(target.kind, stage_times is not None)
-    check_labels(target, Search(*_search(options)).temperature, options.get("training_shares", False))
+    check_labels(target, _search(options).temperature, options.get("training_shares", False))
     return target
 
 
@@ -105,11 +106,10 @@ def policy_for(
         OfframpError: No policy keeps the limit, or, unless `anyway`, it is unreliable.
     """
     from offramp.infer.torch_timing import times_for
-    from offramp.policy.candidates import Search
     from offramp.study import trained as trials
 
     limit = target_of(options, trained.plain_macs)
-    search = Search(*_search(options))
+    search = _search(options)
     file = options.get("stage_times")
     times = times_for(
         limit,
@@ -133,10 +133,8 @@ def calibration_call(trial: str, store: Store, trust_code: bool, then: str | Non
     return f"`offramp.calibrate({', '.join(words)}, max_mean_macs='SHARE%')`"
 
 
-def _search(options: CalibrationOptions) -> tuple[str, bool, bool, bool]:
-    return (
-        options.get("score", "confidence"),
-        options.get("shared", False),
-        options.get("temperature", False),
-        options.get("survivors", False),
-    )
+def _search(options: CalibrationOptions) -> Search:
+    from offramp.policy.candidates import Search
+
+    given: Any = {name: options[name] for name in SEARCH if name in options}  # type: ignore[literal-required]
+    return Search(**given)

@@ -66,9 +66,6 @@ class Display:
     def fail(self, text: str) -> None:
         self.log.say(text, must=self.command and not self.as_json)
 
-    def step(self, text: str) -> None:
-        self.log.say(f"{text} …")
-
     def show(self, document: TextBlocks) -> bool:
         shows = self.command and not (self.quiet or self.as_json)
         if shows:
