@@ -434,22 +434,6 @@ def test_every_strategy_that_can_keep_a_backbone_may() -> None:
     refuses(message, _strategy, known, [])
 
 
-def test_export_says_what_is_wrong(studied: Cli) -> None:
-    one, other = (f"joint-digits-cnn-digits-s{seed}" for seed in (1, 2))
-    made = studied("calibrate", one, "--risk", "0.05", "--out", "p.json", "--anyway")
-    assert made.code == 0, made.err
-    Path("bad.json").write_text('{"format": 1}')
-    for words, message in (
-        (("nobody", "--policy", "p.json"), "no trial 'nobody'"),
-        ((one, "--policy", "lost.json"), "there is no policy lost.json"),
-        ((other, "--policy", "p.json"), "the policy was made for trial joint"),
-        ((one, "--policy", "bad.json"), "bad.json: "),
-        ((one, "--policy", "p.json", "--out", "s.yaml"), "is a file"),
-    ):
-        refused(studied("export", "--out", "b", *words, "--quiet"), message)
-    assert not Path("b").exists()
-
-
 def test_export_shows_what_it_made(studied: Cli) -> None:
     trial = "two-stage-digits-cnn-digits-s1"
     words = ("calibrate", trial, "--max-accuracy-loss", "0.05", "--out", "p.json")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from offramp.store.store import Store
     from offramp.study.trained import Deployable, Trained
 
-SEARCH = ("score", "shared", "temperature", "survivors")  # among which policies
 SCORE_HELP = (
     f"What decides whether an image leaves: {', '.join(SCORES)}.  [default: confidence; of several "
     "labels an image least-label]"
@@ -136,5 +135,9 @@ def calibration_call(trial: str, store: Store, trust_code: bool, then: str | Non
 def _search(options: CalibrationOptions) -> Search:
     from offramp.policy.candidates import Search
 
-    given: Any = {name: options[name] for name in SEARCH if name in options}  # type: ignore[literal-required]
-    return Search(**given)
+    return Search(
+        options.get("score", "confidence"),
+        options.get("shared", False),
+        options.get("temperature", False),
+        options.get("survivors", False),
+    )
