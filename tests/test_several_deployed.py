@@ -21,7 +21,7 @@ from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
 import offramp
-from cli.command import call, data, refused
+from cli.command import call, data, ok, refused
 from cli.command import refusal as refusal_of
 from offramp.api.deploy.predict import write
 from offramp.bundle import web
@@ -61,8 +61,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = root / "study.yaml"
     named = {"name": "table", "root": str(table), "several": True, "held_out_images": 160}
     study.write_text(json.dumps({**STUDY, "data": named}))
-    answer = call("run", study, "--store", root / "runs")
-    assert answer.code == 0, answer.err
+    ok(call("run", study, "--store", root / "runs"))
     return root / "runs"
 
 
@@ -78,10 +77,8 @@ def bundle(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle")
     policy = out / "policy.json"
     limit = ("--max-mean-macs", "80%", "--temperature")
-    done = call("calibrate", "joint", "--store", runs, *limit, "--out", policy, "--anyway")
-    assert done.code == 0, done.err
-    done = call("export", "joint", "--store", runs, "--policy", policy, "--out", out / "bundle")
-    assert done.code == 0, done.err
+    ok(call("calibrate", "joint", "--store", runs, *limit, "--out", policy, "--anyway"))
+    ok(call("export", "joint", "--store", runs, "--policy", policy, "--out", out / "bundle"))
     return out / "bundle"
 
 
@@ -266,8 +263,7 @@ def test_the_report_has_metrics_of_labels(runs: Path, answers: trials.Trained, t
     from offramp.report.logits import summarized
 
     only = ("--only", "main", "--format", "csv", "--out", tmp_path / "tables")
-    done = call("report", runs, "--tables", *only)
-    assert done.code == 0, done.err
+    ok(call("report", runs, "--tables", *only))
     (file,) = (tmp_path / "tables").glob("main-labels-*.csv")
     rows = pd.read_csv(file)
     record = Store(runs).read_trial(answers.id).metrics["test"].by_name
@@ -281,8 +277,7 @@ def test_the_report_has_metrics_of_labels(runs: Path, answers: trials.Trained, t
 
 def test_calibrate_says_what_becomes_of_labels(runs: Path, tmp_path: Path) -> None:
     out = ("--store", runs, "--out", tmp_path / "policy.json", "--anyway")
-    text = call("calibrate", "joint", "--max-hamming-loss", "0.05", *out)
-    assert text.code == 0, text.err
+    text = ok(call("calibrate", "joint", "--max-hamming-loss", "0.05", *out))
     for words in ("all labels right", "labels wrong", "labels missed", "Labels found", "least-label"):
         assert words in text.out, words
     told = data(call("calibrate", "joint", "--missed-risk", "0.05", *out, "--json"))
@@ -294,8 +289,7 @@ def test_calibrate_says_what_becomes_of_labels(runs: Path, tmp_path: Path) -> No
 
 def test_predict_gives_all_labels(runs: Path, bundle: Path, tmp_path: Path) -> None:
     images = sorted((runs.parent / "tiles").glob("*.png"))[:20]
-    done = call("predict", "joint", *images, "--store", runs, "--out", tmp_path / "full.csv")
-    assert done.code == 0, done.err
+    ok(call("predict", "joint", *images, "--store", runs, "--out", tmp_path / "full.csv"))
     lines = (tmp_path / "full.csv").read_text().splitlines()
     truth = {
         f"{n}.png": {NAMES[c] for c in np.flatnonzero(row)} for n, row in enumerate(tiles(IMAGES)[1])
@@ -305,8 +299,7 @@ def test_predict_gives_all_labels(runs: Path, bundle: Path, tmp_path: Path) -> N
         file, names = line.split(",")[:2]
         right += truth[Path(file).name] == (set(names.split("|")) if names else set())
     assert right > 10  # by chance one of nine or so
-    done = call("predict", bundle, *images, "--out", tmp_path / "bundle.csv")
-    assert done.code == 0, done.err
+    ok(call("predict", bundle, *images, "--out", tmp_path / "bundle.csv"))
 
 
 ODD = ("cat|dog", "cat", "dog", 'a "b"', "", "two\nlines", "comma, too")
@@ -447,8 +440,7 @@ def test_int8_keeps_to_labels(runs: Path, tmp_path: Path) -> None:
     limit = ("--hamming-risk", "5%", "--out", policy, "--anyway")
     assert call("calibrate", "joint", runs, *limit).code == 0
     small = ("--int8", "--int8-loss", "20%", "--no-measure", "--anyway")
-    done = call("export", "joint", runs, "--policy", policy, "--out", out, *small)
-    assert done.code == 0, done.err
+    done = ok(call("export", "joint", runs, "--policy", policy, "--out", out, *small))
     assert "Accuracy is exact match" in done.out and "Labels missed" in done.out
     card = json.loads((out / "card.json").read_text())
     assert card["precision"] == "int8" and card["calibration"]["target"]["kind"] == "hamming-risk"
@@ -461,8 +453,7 @@ def test_int8_keeps_to_labels(runs: Path, tmp_path: Path) -> None:
 def test_a_benchmark_times_the_policy(what: str, runs: Path, bundle: Path) -> None:
     options = ("--batch", "2", "--repeats", "5", "--json")
     named = (bundle,) if what == "bundle" else ("joint", "--policy", bundle.parent / "policy.json")
-    done = call("benchmark", *named, "--store", runs, *options)
-    assert done.code == 0, done.err
+    done = ok(call("benchmark", *named, "--store", runs, *options))
     assert "policy" in {line["what"] for line in data(done)["lines"]}
 
 
@@ -503,8 +494,7 @@ def built(runs: Path, tmp_path: Path, *more: object) -> tuple[object, ...]:
 
 def test_from_a_table_to_a_bundle_in_one_command(runs: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    done = call(*built(runs, tmp_path, "--max-hamming-loss", "2%", "--anyway"))
-    assert done.code == 0, done.err
+    done = ok(call(*built(runs, tmp_path, "--max-hamming-loss", "2%", "--anyway")))
     assert "Target: max-hamming-loss 0.02" in done.out and "Accuracy is exact match" in done.out
     image = sorted((runs.parent / "tiles").glob("*.png"))[0]
     command = [sys.executable, str(tmp_path / "bundle" / "run.py"), str(image), "--json"]
@@ -542,6 +532,5 @@ def test_a_build_refuses_before_it_trains(
 @pytest.mark.long
 def test_a_smaller_plain_network_is_compared_by_all_labels(runs: Path, tmp_path: Path) -> None:
     smaller = ("--set", "controls=[{backbone: digits-cnn, epochs: 2}]")
-    done = call(*built(runs, tmp_path, *smaller, "--control", "--anyway", "--json"))
-    assert done.code == 0, done.err
+    done = ok(call(*built(runs, tmp_path, *smaller, "--control", "--anyway", "--json")))
     assert "is right in all labels on" in data(done)["card"]["beside"]["why"]

@@ -59,6 +59,12 @@ def call(*arguments: object) -> Answer:
     return Answer(code, out.getvalue(), err.getvalue())
 
 
+def ok(answer: Answer) -> Answer:
+    """The answer of a command that succeeds."""
+    assert answer.code == 0, answer.err
+    return answer
+
+
 def narrow(answer: Answer) -> str:
     """What a command says to people: within 80 columns, nothing cut, nothing on standard error."""
     assert answer.code == 0 and answer.err == "", answer.err

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from command import Cli, refusal
+from command import Cli, ok, refusal
 from PIL import Image
 from torch import nn
 
@@ -78,8 +78,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_checkpoint_becomes_a_bundle(cli: Cli, here: Path) -> None:
-    answer = cli(*WORDS, *DATA, "--max-accuracy-loss", "0.05", "--json")
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*WORDS, *DATA, "--max-accuracy-loss", "0.05", "--json"))
     card = json.loads(answer.out)["card"]
     assert card["training"]["program"] == "adopted" and card["network"]["backbone"] == "Two"
     assert "8 of 8 tensors loaded from trained.pth; passed over 1 other in it: gone" in answer.out
@@ -99,8 +98,7 @@ def test_a_checkpoint_becomes_a_bundle(cli: Cli, here: Path) -> None:
     policy = ("--policy", "policy.json")
     assert cli("predict", trial, "unseen/red/0.png", *trusted, *policy).code == 0
     assert ",red," in Path("answers.csv").read_text()
-    answer = cli("export", trial, *trusted, *policy, "--out", "other", "--anyway", "--json")
-    assert answer.code == 0, answer.err
+    ok(cli("export", trial, *trusted, *policy, "--out", "other", "--anyway", "--json"))
     check = json.loads((here / "other" / "card.json").read_text())["check"]
     assert check["what"] == "the whole test split" and check["images"] == counts["test"]
 
@@ -109,8 +107,7 @@ def test_official_splits_are_kept_apart(cli: Cli, here: Path) -> None:
     """Of a folder with train, val and test, what is called train calibrates nothing."""
     for name, seed in (("train", 2), ("val", 3), ("test", 4)):
         write_images(here / "split" / name, 40, seed)
-    answer = cli(*WORDS, "--data", "folder:split", "--normalize", "unit", "--anyway", "--json")
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*WORDS, "--data", "folder:split", "--normalize", "unit", "--anyway", "--json"))
     built = json.loads(answer.out)
     card, line = built["card"], built["reasons"][-1]
     counts = card["data"]["provenance"]["images"]

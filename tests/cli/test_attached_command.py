@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Cli, data, refused
+from command import Cli, data, ok, refused
 from PIL import Image
 from torch import Tensor, nn
 
@@ -69,8 +69,7 @@ def test_a_module_with_a_name_goes_all_the_way(cli: Cli, tmp_path: Path, exits: 
     trial = fitted.trial
     assert cli("calibrate", trial, "runs", "--trust-code", *TARGET).code == 0
     words = ("--policy", "p.json", "--trust-code")
-    made = cli("export", trial, "runs", *words, "--out", "bundle", "--no-measure", "--anyway")
-    assert made.code == 0, made.err
+    ok(cli("export", trial, "runs", *words, "--out", "bundle", "--no-measure", "--anyway"))
     photos = pictures(tmp_path / "photos")
     by_bundle = data(cli("predict", "bundle", photos, "--json"))
     assert (by_bundle["images"], by_bundle["damaged"]) == (3, [])

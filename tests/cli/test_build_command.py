@@ -15,7 +15,7 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from command import Cli, refusal, refused
+from command import Cli, ok, refusal, refused
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 from torchvision import models
@@ -121,8 +121,7 @@ def test_from_a_folder_of_images_to_a_bundle(
     assert not (tmp_path / "runs").exists()  # said before the work
     words = (*words, "--exits", "1")  # of which each is a graph to export
     words = (*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.1", "--anyway")
-    answer = cli(*words)
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*words))
     for said in (
         "Data: folder, 3 classes, images 3×48×48",
         "strategy distillation: where accuracy and generalization count most",
@@ -159,8 +158,7 @@ def test_from_a_folder_of_images_to_a_bundle(
         return
     engine(tmp_path / "ort")
     web_page = ("--int8", "--int8-loss", "0.9", "--web", "site", "--onnxruntime-web", "ort")
-    forced = cli(*words, *web_page, "--force", "--json")
-    assert forced.code == 0, forced.err  # found in the store
+    forced = ok(cli(*words, *web_page, "--force", "--json"))  # found in the store
     made = json.loads(forced.out)
     assert made["card"]["trial"] == card["trial"] and made["card"]["precision"] == "int8"
     assert made["web"] == "site" and (tmp_path / "site" / "index.html").is_file()
@@ -173,8 +171,7 @@ def _test_files(photos: Path) -> tuple[str, ...]:
 
 
 def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path) -> None:
-    answer = cli(*DIGITS, *SMALL, *SHORT, "--out", "b", "--goal", "training-time", "--dry-run")
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*DIGITS, *SMALL, *SHORT, "--out", "b", "--goal", "training-time", "--dry-run"))
     for said in (
         "Data: digits, 10 classes, images 1×8×8",
         "strategy two-stage",
@@ -204,8 +201,7 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     torch.save(inside(net).trunks[0].module.state_dict(), tmp_path / "mine.pth")
     words = (*DIGITS, *SMALL, *SHORT, "--weights", "mine.pth", "--keep-frozen", "--out", "b")
     refused(cli(*words), "say normalize: imagenet, or train, or a mean")
-    answer = cli(*words, "--normalize", "train", "--exits", "2", "--anyway", *AS_TRAINED)
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*words, "--normalize", "train", "--exits", "2", "--anyway", *AS_TRAINED))
     assert "tensors loaded" in answer.out and "Weights 'mine.pth'" in answer.out
     built = Store(tmp_path / "runs" / "build")
     (trial,) = built.trials()
@@ -236,8 +232,7 @@ def test_a_bundle_of_too_short_a_training_is_marked(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
-    answer = cli(*DIGITS, "--out", "b", "--exits", "1", "--budget", "1s", "--anyway")
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*DIGITS, "--out", "b", "--exits", "1", "--budget", "1s", "--anyway"))
     card = json.loads((tmp_path / "b" / "card.json").read_text())
     assert card["unreliable"][0].startswith("a budget of 1.0 s is too short")
     assert "Unreliable: a budget of 1.0 s is too short" in answer.out
@@ -251,8 +246,7 @@ def test_public_weights_that_are_here_are_the_start(
     gray = (*words, "--out", "b", "--dry-run")
     words = (*gray, "--set", "data.channels=3")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    random = cli(*words)
-    assert random.code == 0, random.err
+    random = ok(cli(*words))
     said = " ".join(random.out.split())
     assert (
         "starts from random weights; with 948 training images, given weights often do better "
@@ -264,8 +258,7 @@ def test_public_weights_that_are_here_are_the_start(
     state = models.mobilenet_v2().state_dict()
     torch.save(state, file)
     monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: torch.load(file))
-    found = cli(*words)
-    assert found.code == 0, found.err
+    found = ok(cli(*words))
     said = " ".join(found.out.split())
     assert f"starts from ImageNet weights, {file}" in said and "pixels normalized by ImageNet's" in said
     assert "starts from random weights" in cli(*words, "--weights", "random").out
@@ -294,8 +287,7 @@ def test_a_published_network_is_kept_as_it_is(
     whole = origin_of(NetSpec(name), (3, side, side), 10).make
     assert whole is not None
     monkeypatch.setattr(pretrained, "_public", lambda _: dict(whole().state_dict()))
-    answer = cli("build", "--backbone", name, *PUBLISHED, "--strategy", "survivors")
-    assert answer.code == 0, answer.err
+    answer = ok(cli("build", "--backbone", name, *PUBLISHED, "--strategy", "survivors"))
     out = " ".join(answer.out.split())
     assert f"images 3×{side}×{side}" in out and pixels in out
     assert "drawn anew" not in out and "strategy survivors: as asked" in out
@@ -389,8 +381,7 @@ def test_choices_that_are_none(cli: Cli) -> None:
 @pytest.mark.long
 def test_a_size_of_ones_own(cli: Cli, photos: Path) -> None:
     words = ("--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "b", "--size", "32")
-    answer = cli("build", *words, "--dry-run")
-    assert answer.code == 0, answer.err
+    answer = ok(cli("build", *words, "--dry-run"))
     assert "images 3×32×32" in answer.out and "size 48" not in answer.out
 
 
@@ -410,11 +401,9 @@ def test_images_are_read_as_the_settings_say(photos: Path) -> None:
 
 def test_the_strategy_comes_from_runs_where_there_are_some(cli: Cli) -> None:
     before = ("--strategy", "pretrained-branch", "--backbone", "digits-cnn", "--data", "digits")
-    ran = cli("run", *before, *SMALL, *SHORT, "--store", "known")
-    assert ran.code == 0, ran.err
+    ok(cli("run", *before, *SMALL, *SHORT, "--store", "known"))
     words = (*DIGITS, *SMALL, *SHORT, "--out", "b", "--evidence", "known", "--dry-run")
-    answer = cli(*words)
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*words))
     said = "strategy pretrained-branch: first for the goal 'accuracy' in runs of digits-cnn on digits"
     assert said in " ".join(answer.out.split())
     refused(cli("build", "--backbone", "resnet18", *words[3:]), "say nothing of resnet18")
@@ -441,8 +430,7 @@ def test_export_shows_what_it_made(studied: Cli) -> None:
     assert not Path("p.json").exists() and studied(*words, "--anyway").code == 0
     export = ("export", trial, "--policy", "p.json", "--out", "b", "--no-measure")
     refused(studied(*export, "--quiet"), "not clearly better than chance")
-    answer = studied(*export, "--anyway")
-    assert answer.code == 0, answer.err
+    answer = ok(studied(*export, "--anyway"))
     assert answer.out.startswith("Unreliable: ")
     assert "100 images (the whole test split), logits within" in answer.out
     assert "stage 1 of " in answer.err and "comparing with PyTorch" in answer.err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Cli, refused
+from command import Cli, ok, refused
 from PIL import Image
 from sklearn.datasets import load_digits
 from torch import nn
@@ -68,8 +68,7 @@ def test_a_build_may_end_in_a_plain_network(cli: Cli, words: tuple[str, ...], tm
     assert "a smaller plain network may do as well: control (--control) trains one" in " ".join(
         plan.out.split()
     )
-    answer = cli(*words, "--max-mean-macs", "60%", "--control", "--no-measure", "--json", "--anyway")
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*words, "--max-mean-macs", "60%", "--control", "--no-measure", "--json", "--anyway"))
     card = json.loads(answer.out)["card"]
     assert card["beside"]["ship"] == "plain network" and card["trial"] == card["beside"]["plain"]
     assert [exit["exit"] for exit in card["exits"]] == [2] and card["training"]["strategy"] == "baseline"

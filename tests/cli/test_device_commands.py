@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import Cli
+from command import Cli, ok
 
 from offramp.api.deploy.card import time_here
 from offramp.bundle import runtime
@@ -19,8 +19,7 @@ from offramp.policy.policy import Policy
 
 def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     trial, quiet = "joint-digits-cnn-digits-s1", ("--anyway", "--no-measure", "--quiet")
-    done = studied("export", trial, "--to-measure", "--out", "probe", *quiet)
-    assert done.code == 0, done.err
+    done = ok(studied("export", trial, "--to-measure", "--out", "probe", *quiet))
     assert "On the device: python probe/run.py --measure --out times.json" in done.out
     layout = json.loads(Path("probe/stages.json").read_text())
     assert [stage["exit"] for stage in layout["stages"]] == [1, 2, 3]
@@ -37,8 +36,7 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
         row |= {name: float(row["exit"]) for name in ("mean", "p50", "p95")}
     Path("pi.json").write_text(json.dumps(times))
     asked = ("calibrate", trial, "--stage-times", "pi.json", "--anyway")
-    done = studied(*asked, "--max-p95-latency", "3ms", "--batch", "1")
-    assert done.code == 0, done.err
+    done = ok(studied(*asked, "--max-p95-latency", "3ms", "--batch", "1"))
     assert "Solved for Pi 5, by 95th percentiles" in " ".join(done.out.split())
     assert "MACs leave out the heads that a policy does not use" in " ".join(done.out.split())
     known = Policy.load("policy.json").calibration.chosen
@@ -46,8 +44,7 @@ def test_solved_for_the_device_that_measured(studied: Cli) -> None:
     late = np.cumsum([1.0, 2.0, 3.0])[np.searchsorted(np.cumsum(known.leaving), 0.95)]
     assert 1e-3 * late <= 3e-3 and (known.p95_seconds or 1) <= 3e-3
     int8 = ("--policy", "policy.json", "--out", "bundle", "--int8", "--int8-loss", "50%")
-    done = studied("export", trial, *int8, *quiet)
-    assert done.code == 0, done.err
+    done = ok(studied("export", trial, *int8, *quiet))
     words = " ".join(done.out.split())
     assert "Solved for Pi 5, and promised there: " in words and "In int8:" in words
     assert "Time here: not measured" in words

@@ -7,7 +7,7 @@ import json
 import psutil
 import pytest
 import torch
-from command import call, refused
+from command import call, ok, refused
 
 from offramp.api.keep import doctor
 from offramp.meters import capacity, meter
@@ -84,8 +84,7 @@ def measured(monkeypatch):
 
 @pytest.mark.usefixtures("measured")
 def test_tune_shows_what_it_measured_and_writes_a_profile_of_that_name():
-    answer = call("doctor", "--tune", "--name", "mine")
-    assert answer.code == 0, answer.err
+    answer = ok(call("doctor", "--tune", "--name", "mine"))
     assert "[1/1] resnet18: all there is" in answer.err
     assert "1.61" in answer.out and "numerics: mine" in answer.out
     assert "No default has changed" in " ".join(answer.out.split())

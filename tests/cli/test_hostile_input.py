@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 import pytest
-from command import STUDY, Cli
+from command import STUDY, Cli, ok
 from rich.text import Text
 
 from offramp.escape import printable
@@ -146,8 +146,7 @@ def test_names_in_records_of_others_steer_no_command(
         ("report", "--tables", "pack", "--show", "main"),
         ("report", "--figures", "pack", "--only", "overall"),
     ):
-        answer = cli(*words, *(("--format", "json") if words[0] == "figures" else ()))
-        assert answer.code == 0, answer.err
+        answer = ok(cli(*words, *(("--format", "json") if words[0] == "figures" else ())))
         said = answer.out + answer.err
         assert printable(said, keep="\n") == said and r"\x9b1m\u202e\x00" in said
     answer = cli("report", "--tables", "pack", "--show", "main", "--json")

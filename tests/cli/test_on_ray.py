@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from command import STUDY, Cli, data, refused, without
+from command import STUDY, Cli, data, ok, refused, without
 
 from offramp.api.keep import doctor
 from offramp.study.run import cluster
@@ -92,8 +92,7 @@ def test_one_machine_needs_no_ray() -> None:
 
 def test_a_forecast_tells_time_chain_and_price(cli: Cli) -> None:
     words = ("run", "study.yaml", "--dry-run", "--on", "ray", "--price-per-hour", "3600")
-    answer = cli(*words, "--speed", "1MMACs")
-    assert answer.code == 0, answer.err
+    answer = ok(cli(*words, "--speed", "1MMACs"))
     assert "machines  " in answer.out and "price" in answer.out
     assert "Longest chain" in answer.out and "No number of machines takes less" in answer.out
     found = data(cli(*words, "--speed", "1MMACs", "--json"))["cluster"]

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import Cli, without
+from command import Cli, ok, without
 
 
 def files(folder: str) -> dict[str, bytes]:
@@ -36,8 +36,7 @@ def test_a_report_with_torch_out_of_reach(studied: Cli) -> None:
 def test_a_pack_gives_the_same_tables(studied: Cli) -> None:
     assert studied("store", "pack", "runs", "--out", "packed").code == 0
     for store in ("runs", "packed"):
-        answer = studied("report", store, "--out", f"of-{store}", "--format", "none")
-        assert answer.code == 0, answer.err
+        ok(studied("report", store, "--out", f"of-{store}", "--format", "none"))
     assert set(files("of-runs")) == set(files("of-packed"))
 
 
@@ -57,17 +56,14 @@ def test_what_is_missing_is_said_and_the_same_store_gives_the_same_bytes(studied
 
 @pytest.mark.long
 def test_several_stores_count_as_one(studied: Cli) -> None:
-    more = studied("run", "s.yaml", "--store", "more", "--set", "seeds=[2, 3]")
-    assert more.code == 0, more.err
-    answer = studied("report", "runs", "more", "--format", "none", "--json")
-    assert answer.code == 0, answer.err
+    ok(studied("run", "s.yaml", "--store", "more", "--set", "seeds=[2, 3]"))
+    answer = ok(studied("report", "runs", "more", "--format", "none", "--json"))
     found = json.loads(answer.out)
     assert found["page"] == "report/index.html" and found["missing"] == []
     page = Path("report/index.html").read_text(encoding="utf-8")
     assert "3 seeds · 9 trials" in page  # seed 2, which both have, counts once
     assert "<dd>1, 2, 3</dd>" in page
     for out, sources in (("a", "runs"), ("b", "more"), ("all", "runs more"), ("ab", "a b")):
-        answer = studied("store", "pack", *sources.split(), "--out", out)
-        assert answer.code == 0, answer.err
+        answer = ok(studied("store", "pack", *sources.split(), "--out", out))
     assert answer.out.startswith("9 trials packed")
     assert files("ab") == files("all") != files("a")

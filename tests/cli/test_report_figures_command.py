@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from command import Cli
+from command import Cli, ok
 
 
 def test_figures_of_a_store_and_of_its_pack(studied: Cli) -> None:
-    packing = studied("store", "pack", "runs", "--out", "packed")
-    assert packing.code == 0, packing.err
+    packing = ok(studied("store", "pack", "runs", "--out", "packed"))
     assert packing.out.startswith("6 trials packed into packed")
     only = ("--only", "accuracy-by-exit,time-total", "--only", "significance", "--format", "json")
     one = studied("report", "--figures", "runs", "--out", "one", *only)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import Cli
+from command import Cli, ok
 
 from offramp.report.figures import FIGURES
 from offramp.report.tables import TABLES
@@ -16,8 +16,7 @@ from offramp.report.tables import TABLES
 
 @pytest.mark.long
 def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> None:
-    said = studied("report", "--tables", "runs", "--out", "paper")
-    assert said.code == 0, said.err
+    said = ok(studied("report", "--tables", "runs", "--out", "paper"))
     names = {path.stem for path in (tmp_path / "paper").iterdir()}
     assert {"main-digits-cnn-digits", "anova", "decision", "guidelines", "baseline"} <= names
     assert len(list((tmp_path / "paper").iterdir())) == 3 * len(names)
@@ -38,10 +37,7 @@ def test_twice_gives_the_same_bytes(studied: Cli, tmp_path: Path) -> None:
 
 
 def test_only_some_and_one_format(studied: Cli, tmp_path: Path) -> None:
-    said = studied(
-        "report", "--tables", "runs", "--only", "anova", "--only", "baseline", "--format", "md"
-    )
-    assert said.code == 0, said.err
+    ok(studied("report", "--tables", "runs", "--only", "anova", "--only", "baseline", "--format", "md"))
     assert {path.name for path in (tmp_path / "tables").iterdir()} == {"anova.md", "baseline.md"}
     said = studied("report", "--tables", "runs", "--only", "anova", "--format", "md", "--out", "one")
     assert "1 table in 1 file: one" in said.out

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import STUDY, Answer, Cli, refused, untimed
+from command import STUDY, Answer, Cli, ok, refused, untimed
 
 from offramp.api.train import budget, results
 from offramp.store.store import Store
@@ -236,8 +236,7 @@ def test_a_list_is_forecast_as_a_whole(two: Cli) -> None:
 
 
 def test_a_list_runs_into_one_store(two: Cli) -> None:
-    answer = two("run", "all.yaml")
-    assert answer.code == 0, answer.err
+    answer = ok(two("run", "all.yaml"))
     assert "all.yaml" not in answer.err and "b.yaml, study 2 of 2" in answer.err
     assert "1 of 1 trial in runs: 1 node trained" in answer.out
     assert "1 node trained, 1 reused" in answer.out
@@ -270,8 +269,7 @@ def test_a_budget_in_which_nothing_is_learned_is_refused(
     assert answer.code == 2 and answer.out == "" and not Path("runs").exists()
     assert "a budget of 900 h is too short: it leaves 1 epoch of 100 images" in said
     assert "or take fewer strategies or seeds. --anyway" in said
-    forced = two(*words, "--anyway", "--json")
-    assert forced.code == 0, forced.err
+    forced = ok(two(*words, "--anyway", "--json"))
     assert "is too short" in json.loads(forced.out)["unreliable"][0]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command import STUDY, Cli, refused, untimed
+from command import STUDY, Cli, ok, refused, untimed
 from PIL import Image
 
 from offramp.api.progress.display import Display
@@ -26,10 +26,9 @@ OVER = "recipe.learning_rate=[0.001,0.01]"
 def test_each_strategy_at_its_own_best(cli: Cli) -> None:
     """From a search to what the page states."""
     Path("s.yaml").write_text(STUDY.replace("[baseline, joint, two-stage]", "[baseline, joint]"))
-    answer = cli(
-        "search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--per", "strategy", "--trials", 2
+    answer = ok(
+        cli("search", "s.yaml", "--set", "seeds=[1]", "--over", OVER, "--per", "strategy", "--trials", 2)
     )
-    assert answer.code == 0, answer.err
     lines = [line for line in untimed(answer.err) if " · epoch " not in line]  # slow machines
     assert [line.split(":")[0] for line in lines] == [
         *("baseline · trial 1 of 2", "baseline · trial 2 of 2"),
@@ -98,8 +97,7 @@ def test_the_reading_of_images_is_told(
         "seeds: [1]\nstrategies: [baseline]\nbackbone: digits-cnn\nrecipe: {epochs: 1, batch_size: 16}\n"
     )
     Path("p.yaml").write_text(f"{text}data: {{name: 'folder:{tmp_path}/photos'}}\n")
-    answer = cli("search", "p.yaml", "--over", OVER, "--trials", 1)
-    assert answer.code == 0, answer.err
+    answer = ok(cli("search", "p.yaml", "--over", OVER, "--trials", 1))
     assert "images: 80 of 80" in answer.err or "files: 80 of 80" in answer.err
 
 

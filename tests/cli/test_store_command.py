@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from command import Cli, data
+from command import Cli, data, ok
 
 from offramp.store.store import Store
 
@@ -67,8 +67,7 @@ def test_a_bundle_is_made_of_an_object_store(s3: str, studied: Cli, tmp_path: Pa
     assert studied("store", "copy", "runs", s3).code == 0
     trial = next(name for name in Store(s3).trials() if name.startswith("two-stage"))
     assert studied("calibrate", trial, *TARGET, "--store", s3).code == 0
-    made = studied("export", trial, s3, *BUNDLE)
-    assert made.code == 0, made.err
+    ok(studied("export", trial, s3, *BUNDLE))
     assert (tmp_path / "bundle" / "run.py").is_file()
 
 

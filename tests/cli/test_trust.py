@@ -14,7 +14,7 @@ from pathlib import Path
 
 import command
 import pytest
-from command import Answer, Cli, call
+from command import Answer, Cli, call, ok
 from PIL import Image
 
 from offramp.cli import main
@@ -76,11 +76,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("net.py", "data.py"):
             Path(name).write_text(f"# {name}\n{CODE}")
         Path("study.yaml").write_text(STUDY)
-        ran = call("run", "study.yaml", "--quiet")  # typed by the user: nothing is asked
-        assert ran.code == 0, ran.err
+        ok(call("run", "study.yaml", "--quiet"))  # typed by the user: nothing is asked
         words = ("calibrate", "joint", "--max-accuracy-loss", "0.9", "--anyway", "--trust-code")
-        done = call(*words)
-        assert done.code == 0, done.err
+        ok(call(*words))
         Image.new("L", (8, 8)).save("a.png")
         Path("ran").unlink()
     return folder
@@ -117,8 +115,7 @@ def test_what_has_changed_is_refused_before_it_runs(mine: Cli, words: list[str])
 
 @every_command
 def test_trusted_code_runs(mine: Cli, words: list[str]) -> None:
-    answer = mine(*words, "--trust-code")
-    assert answer.code == 0, answer.err
+    answer = ok(mine(*words, "--trust-code"))
     assert Path("ran").exists()
     if words[0] == "export":
         assert "the whole test split" in answer.out
@@ -138,8 +135,7 @@ def test_the_data_are_asked_about_only_where_they_are_read(mine: Cli) -> None:
 
 def test_changed_data_are_not_run_for_the_check(mine: Cli) -> None:
     Path("data.py").write_text('open("ran by data", "w").close()\n' + Path("data.py").read_text())
-    answer = mine(*COMMANDS["export"], "--trust-code")
-    assert answer.code == 0, answer.err
+    answer = ok(mine(*COMMANDS["export"], "--trust-code"))
     assert "data.py" in answer.out and "is not what the store recorded" in " ".join(answer.out.split())
     assert not Path("ran by data").exists()
 
@@ -207,16 +203,14 @@ def test_code_of_a_study_is_named_before_it_runs(mine: Cli) -> None:
 def test_a_build_of_ones_own_code_asks_nothing(mine: Cli) -> None:
     words = ("--backbone", "net.py:make_net", "--data", "data.py:make_data", "--exits", "1")
     more = "--out b --strategy joint --set recipe.epochs=1 --quiet --anyway"
-    answer = mine("build", *words, *more.split())
-    assert answer.code == 0, answer.err
+    answer = ok(mine("build", *words, *more.split()))
     assert "the whole test split" in answer.out
 
 
 def test_a_strategy_that_is_code_is_not_taken_from_runs(mine: Cli) -> None:
     small = "--set data.train_images=120 --set data.test_images=60 --set recipe.epochs=1"
     given = ("--backbone", "digits-cnn", "--data", "digits", *small.split())
-    ran = mine("run", "--strategy", "net.py:mine", *given, "--store", "known")
-    assert ran.code == 0, ran.err
+    ok(mine("run", "--strategy", "net.py:mine", *given, "--store", "known"))
     Path("ran").unlink()
     answer = mine("build", *given, "--out", "b", "--evidence", "known", "--dry-run")
     refused(answer, "net.py:mine", "--strategy net.py:mine")
