@@ -1,12 +1,21 @@
-"""`offramp status`."""
+"""`offramp status`, its trials and its watch, and `store track`."""
 
 from __future__ import annotations
 
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from command import STUDY, Cli, data, keys, narrow, refused, remade
 
+from offramp import terminal
+from offramp.api.results.status import LiveStatus, trial_rows, trial_table
+from offramp.store.live import COLUMNS, LivePhase, TrialProgress
+from offramp.store.manifest import TrialPlan
 from offramp.store.store import Store
 
 TWO = ("two-stage", "joint")
@@ -68,3 +77,113 @@ def test_a_phase_that_is_trained_after_all_has_not_failed() -> None:
     assert store.archive.failures() == {key: "no memory"}
     store.write_node(node, weights, history, cost)
     assert store.archive.failures() == {}
+
+
+def test_trials_are_listed(studied: Cli) -> None:
+    rows = json.loads(studied("status", "--trials", "--json").out)["trials"]
+    assert rows and all(row["phases"] == row["phases_finished"] > 0 for row in rows)
+    accuracies = [row["accuracy"][-1] for row in rows]
+    listed = json.loads(studied("status", "--trials", "--sort", "accuracy", "--json").out)["trials"]
+    assert [row["accuracy"][-1] for row in listed] == sorted(accuracies, reverse=True)
+    text = studied("status", "runs", "--trials").out
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f"{row['trial']}  " in text for row in rows)  # whole, to be copied
+    assert "A wider screen or --json also has: at, seed" in " ".join(text.split())
+
+
+@pytest.fixture
+def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Sets the machine's own time."""
+
+    def moved(name: str) -> None:
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield moved
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(("columns", "count"), [(140, 6), (95, 4), (72, 2), (60, 2)])
+def test_a_narrow_screen_spares_columns(
+    columns: int,
+    count: int,
+    zone: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    zone("UTC")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    id = "joint-branch-mobilenetv2-cifar10-s42-2aaa974f"
+    row = {"trial": id, "finished": "2026-11-28T04:52:05+00:00", "seed": 42, "phases": 3}
+    terminal.show([trial_table([{**row, "phases_finished": 3, "accuracy": [0.912] * 5}])])
+    text = capsys.readouterr().out
+    head, _, first, *_ = text.splitlines()
+    assert first.startswith(f"{id}  ") and max(map(len, text.splitlines())) <= columns
+    assert len(head.replace("test, %", "test").split()) == count and text.count("91.2") == 5
+    assert ("04:52  " in text) is (columns == 140)
+    assert ("2026-11-28 " in text) is (columns > 90)
+
+
+def test_when_a_trial_was_finished_is_said_in_the_time_of_logs(
+    zone: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was that of UTC, on another day, and nothing said so."""
+    zone("IST-5:30")
+    monkeypatch.setenv("COLUMNS", "140")
+    row = {"trial": "joint", "seed": 42, "phases": 3, "phases_finished": 3, "accuracy": [0.9]}
+    times = ("2026-11-28T22:52:05+00:00", None, "altered")
+    terminal.show([trial_table([{**row, "finished": when} for when in times])])
+    first, *others = capsys.readouterr().out.splitlines()[2:5]
+    assert "2026-11-29  04:22" in first and all(line.split()[1:3] == ["-", "-"] for line in others)
+
+
+def test_what_has_the_most_left_to_do_is_first() -> None:
+    plan, left, done = TrialPlan(nodes=()), LivePhase("k"), LivePhase("k", finished=True)
+    phases = {"a": (done,) * 4, "b": (left, left), "c": (left, done, done)}
+    trials = [TrialProgress(id, its, plan) for id, its in phases.items()]
+    rows = trial_rows(trials, sort="phases")
+    assert [row["trial"] for row in rows] == ["b", "c", "a"]
+
+
+def test_watch_leaves_ids_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    id = "joint-branch-mobilenetv2-cifar10-s42-2aaa974f"
+    rows = [(3, "validation", exit, "accuracy", 0.8) for exit in range(4)]
+    history, holder = pd.DataFrame(rows, columns=COLUMNS), "process 29097 on vm, at it for 20.7 s"
+    phase = LivePhase("k" * 64, "branch 1", 3, 20, history=history, holder=holder)
+    file = io.StringIO()
+    terminal.show(LiveStatus("runs", [TrialProgress(id, (phase,), None)] * 2, []).document(), file)
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    assert max(map(len, lines)) <= 80
+    (row,) = [line for line in lines if line.startswith(f"{id}  ") and "3/20" in line]
+    assert lines[lines.index(row) + 1] == "branch 1, for 1 more, by 29097 on vm, 20.7 s"
+
+
+def test_they_are_filtered(studied: Cli) -> None:
+    rows = json.loads(studied("status", "--trials", "--json").out)["trials"]
+    one = rows[0]["strategy"]
+    mine = json.loads(studied("status", "--trials", "--strategy", one, "--json").out)["trials"]
+    assert mine == [row for row in rows if row["strategy"] == one]
+    assert json.loads(studied("status", "--trials", "--seed", "7", "--json").out)["trials"] == []
+    assert studied("status", "--trials", "--unfinished").out == "No trial matches.\n"
+
+
+def test_watch_ends_when_nothing_is_left(studied: Cli) -> None:
+    text = studied("status", "--watch", "runs").out
+    assert "trials finished" in text and "under way" not in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_track_sends_once(studied: Cli, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    first = studied("store", "track", "runs", "--to", "tensorboard:board")
+    assert first.code == 0 and "sent" in first.err and list((tmp_path / "board").glob("*/events.*"))
+    assert "0 numbers of" in studied("store", "track", "--to", "tensorboard:board").err
+    for words, said in (
+        ((), "name a tracker with --to"),
+        (("--to", "nowhere:x"), "names no tracker"),
+        (("--to", "tensorboard:board", "--file", "x"), "there is no x"),
+        (("--to", "tensorboard:board", "--file", "runs"), "keeps no files"),
+    ):
+        refused(studied("store", "track", *words), said)

@@ -1,12 +1,13 @@
-"""`offramp store copy`, and every command on a store in an object store."""
+"""`offramp store copy` and `gc`, and every command on a store in an object store."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
-from command import Cli, data, ok
+from command import Cli, data, keys, ok
 
 from offramp.store.store import Store
 
@@ -77,3 +78,30 @@ def test_what_is_damaged_ends_with_1_and_is_named(studied: Cli) -> None:
     answer = studied("store", "copy", "runs", "copy")
     assert answer.code == 1 and f"left out: {weights} has " in answer.err
     assert studied("store", "copy", "none", "copy").code == 2
+
+
+def test_gc_takes_what_no_trial_needs(studied: Cli) -> None:
+    for trial in Path("runs/trials").glob("joint-*-s1-*"):
+        trial.rename(Path(trial.name))
+    before = keys()
+    would = data(studied("store", "gc", "--dry-run", "--json"))
+    (node,) = [path for path in would["paths"] if "/nodes/" in path]
+    assert would["removed"] is False and would["bytes"] > 0 and keys() == before
+    text = studied("store", "gc", "--dry-run").out
+    assert node in text and "Would free" in text and ".lock" not in text
+    assert data(studied("store", "gc", "--json"))["removed"] is True
+    assert keys() == sorted(set(before) - {Path(node).name})
+    assert "Freed 0 B." in studied("store", "gc").out
+
+
+def test_gc_keeps_unfinished_work_unless_told(studied: Cli) -> None:
+    for trial in Path("runs/trials").glob("joint-*-s1-*"):
+        nodes = json.loads((trial / "trial.json").read_text())["manifest"]["phases"]
+        Store(Path("runs")).plan_trial(trial.name, [node["node"] for node in nodes])
+        trial.rename(Path(trial.name))
+    before = keys()
+    assert data(studied("status", "--json"))["unfinished"]
+    studied("store", "gc")
+    assert keys() == before
+    studied("store", "gc", "--abandon")
+    assert len(keys()) == len(before) - 1
