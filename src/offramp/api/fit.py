@@ -591,7 +591,7 @@ def fit(
     how = normalize if isinstance(normalize, str) else (data.mean, data.std)
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
     plans = [plan_trials(study, data, identified(net), numerics_for(study, net, chosen))]
-    check_frozen(net, frozenset(part for node in plans[0].nodes.values() for part in node.trained))
+    check_frozen(net, _trains(plans[0]))
     keeps = (options or {}).get("backbone") == "kept"
     order = order_notes(train, data, "the kept backbone") if keeps else []
     warn([*notes(data.provenance), *_left_to_train(data), *order])
@@ -626,7 +626,13 @@ def _as_long(plan: Plan, study: Study, net: ExitNetwork, device: torch.device) -
         return plan_trials(same, plan.data, identified(net), numerics)
 
     cost, longer = planned(usual).executed, planned(usual + 1).executed
-    return planned(epochs_for(plan.executed, usual, cost, longer))
+    alone = planned(epochs_for(plan.executed, usual, cost, longer))
+    check_frozen(net, _trains(alone))
+    return alone
+
+
+def _trains(plan: Plan) -> Parts:
+    return frozenset(part for node in plan.nodes.values() for part in node.trained)
 
 
 def _smaller(net: ExitNetwork, control: nn.Module | bool | None) -> ExitNetwork | None:
