@@ -391,6 +391,7 @@ def test_a_text_encoder_with_heads_on_its_layers() -> None:
 def test_a_network_that_a_loop_of_phases_trained() -> None:
     """`program` trains it, `adopt` takes it."""
     net = attached()
+    torch.manual_seed(1)  # of dropout: else it is decided by the tests before
     images, labels = Tensors(300), torch.tensor(Tensors(300).labels)
     pixels = torch.stack([images[i][0] for i in range(300)]) / 255
     for phase in offramp.program(net, "two-stage"):
@@ -403,5 +404,5 @@ def test_a_network_that_a_loop_of_phases_trained() -> None:
                 loss.backward()
                 optimizer.step()
     own = offramp.adopt(net, Tensors(500, seed=5), train=images, normalize="unit")
-    assert own.accuracy[3] > 0.8
+    assert own.accuracy[3] > 0.8, own.accuracy
     assert own.calibrate(max_accuracy_loss=0.05, training_shares=True, anyway=True).exits == (1, 2, 3)

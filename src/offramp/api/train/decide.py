@@ -226,7 +226,7 @@ def _left(decisions: Sequence[Decision], log: SeedLog, count: int) -> str:
     }
     few = (
         f" With these test images no number of seeds is likely to decide "
-        f"{_named(pairs['too few images'])}; take more images, or a larger --difference."
+        f"{_named(pairs['too few images'])}; take more images, or a larger difference."
         if pairs["too few images"]
         else ""
     )
