@@ -225,14 +225,13 @@ def readme() -> str:
 
 
 @cache
-def with_controls() -> Evidence:
-    """CIFAR-10 and the smaller plain networks beside it."""
+def with_controls(study: str = "cifar10") -> Evidence:
+    """A study of CIFAR-10 and the smaller plain networks beside it."""
     packs = sorted((DOCS / "cifar10-controls").glob("**/trials.json"))
-    whole = evidence.join([opened("cifar10"), *(evidence.open(path.parent) for path in packs)])
-    plain = {
-        t.id: summarized(*whole.logits(t.id), t.macs, t.manifest.data.test) for t in whole.plain_trials
-    }
-    vars(whole)["outcomes"] = {**opened("cifar10").outcomes, **plain}
+    whole = evidence.join([opened(study), *(evidence.open(path.parent) for path in packs)])
+    others = [*whole.plain_trials, *(t for t in whole.trials if t.id not in opened(study).outcomes)]
+    plain = {t.id: summarized(*whole.logits(t.id), t.macs, t.manifest.data.test) for t in others}
+    vars(whole)["outcomes"] = {**opened(study).outcomes, **plain}
     return whole
 
 
@@ -373,6 +372,40 @@ def test_what_smaller_plain_networks_come_to() -> None:
     assert len(sentences) == len(runs.controls.cheaper) > 0
     for sentence_ in sentences:
         assert f"> {sentence_}" in text
+
+
+def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> None:
+    (runs,) = with_controls("cifar10-long").runs
+    (tiny,) = runs.controls.cheaper
+    (sentence_,), level = beside_plain(runs), runs.beside_controls[tiny.label]
+    assert f"> {sentence_}" in " ".join(section("cifar10-long").split())
+    (gap,) = (p for p in level.pairs if isinstance(p, Pair) and {p.a, p.b} == {"joint", tiny.label})
+    assert gap.p < 0.05
+    facts = {"behind": pct(abs(gap.difference)), **medium_behind()}
+    assert clauses("cifar10-long", "still ahead", facts) == snapshot
+    assert f"still {facts['behind']} points ahead" in page().partition("\n## ")[0]
+    joint = [t for t in runs.trials if t.strategy == "joint"]
+    table = section("cifar10-long").partition("\n\n| ")[2].partition("\n\n")[0]
+    spread = [runs.spread("accuracy-test", "joint", exit) for exit in joint[0].exits]
+    for exit, macs in zip(spread, joint[0].macs, strict=True):
+        assert f" {pct(exit.mean)} ±{pct(exit.sd)} " in table and f" {macs / 1e6:.1f} " in table
+    final = runs.sample(MEASURES["accuracy-test"], 4)
+    assert final is not None
+    (whole,) = paired_differences(final.groups, ALPHA)
+    assert isinstance(whole, Pair) and whole.p > 0.05
+    ends = {
+        "joint": pct(spread[-1].mean),
+        "plain": pct(runs.spread("final-accuracy-test", "baseline").mean),
+    }
+    assert clauses("cifar10-long", "final exit", ends | {"p": f"{whole.p:.3f}"}) == snapshot
+
+
+def medium_behind() -> dict[str, str]:
+    """By how much the best way on the medium width is behind the small plain network."""
+    (runs,) = with_controls().runs
+    level = runs.beside_controls["width small"]
+    best = max((n for n in level.means if "width" not in n), key=level.means.__getitem__)
+    return {"best on medium": best, "by": pct(level.means["width small"] - level.means[best])}
 
 
 def together(runs: Runs, controls: Sequence[PlainNetwork]) -> list[Pair]:

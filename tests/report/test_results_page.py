@@ -122,6 +122,7 @@ def test_how_quick_the_network_to_deploy_is(snapshot: SnapshotAssertion) -> None
         ("languages", r"50 trials, (\d+) minutes"),
         ("languages-anew", r"40 trials, (\d+) minutes"),
         (DEPLOY, r"(\d+ h \d+) min, pauses"),
+        ("cifar10-long", r"5 trials, (\d+ h \d+) min on"),
     ],
 )
 def test_how_long_studies_took(name: str, sentence: str) -> None:
