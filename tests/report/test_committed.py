@@ -26,7 +26,7 @@ from offramp.policy.useful import images_needed
 from offramp.report import claims, evidence
 from offramp.report.advice import answer, beside_plain
 from offramp.report.compare import ALL, across
-from offramp.report.controls import PlainNetwork
+from offramp.report.controls import COIN, PlainNetwork
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
 from offramp.report.figures.compute import cascade_points, threshold_points
@@ -389,6 +389,11 @@ def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> N
     spread = [runs.spread("accuracy-test", "joint", exit) for exit in joint[0].exits]
     for exit, macs in zip(spread, joint[0].macs, strict=True):
         assert f" {pct(exit.mean)} ±{pct(exit.sd)} " in table and f" {macs / 1e6:.1f} " in table
+    (middle,) = (level for level in runs.levels if f"{level.macs / 1e6:.1f}" == "14.3")
+    means = {"joint": pct(middle.means["joint"]), "coin": pct(middle.means[COIN])}
+    (coin,) = (p for p in middle.pairs if isinstance(p, Pair) and {p.a, p.b} == {"joint", COIN})
+    means |= {"p": f"{coin.p:.2f}", "cascade": pct(max(middle.means.values()))}
+    assert clauses("cifar10-long", "between the two", means) == snapshot
     final = runs.sample(MEASURES["accuracy-test"], 4)
     assert final is not None
     (whole,) = paired_differences(final.groups, ALPHA)

@@ -18,6 +18,7 @@ from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut
 from offramp.analysis.recommend.equal import ComputeLevel, equal_compute
 from offramp.analysis.stats.pairwise import Pair
 from offramp.report.advice import answer, compared, sentence
+from offramp.report.controls import COIN
 from offramp.report.page.folder import lead
 from simulate import Planted
 
@@ -99,6 +100,13 @@ def test_that_none_differ_is_said_of_all_pairs_and_not_of_the_best_alone(
 ) -> None:
     level = ComputeLevel(1e6, MEANS, (pair("a", "b", 0.5), pair("a", "c", 0.5), pair("b", "c", p)))
     assert compared([level]) == snapshot
+
+
+@pytest.mark.parametrize(("last", "words"), [(COIN, f"{COIN} are"), ("c", "c is")])
+def test_plain_networks_are_several(last: str, words: str) -> None:
+    pairs = (pair("a", "b", 0.5), pair("a", last, 0.001), pair("b", last, 0.5))
+    level = ComputeLevel(1e6, {"a": 0.8, "b": 0.79, last: 0.6}, pairs)
+    assert f"{words} behind a at" in compared([level]).lower()
 
 
 def test_where_none_is_behind_stands_what_would_have_been_found(snapshot: SnapshotAssertion) -> None:

@@ -11,6 +11,7 @@ from offramp.analysis.recommend.equal import ComputeLevel, crossings, stretches
 from offramp.analysis.recommend.goals import ExclusionKind, compute_for
 from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, least_shown
 from offramp.policy.quality import p_of_chance
+from offramp.report.controls import COIN
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
@@ -328,7 +329,7 @@ def compared(levels: Sequence[ComputeLevel], place: str = "") -> str:
         elif others:
             tops = {next(iter(level.means)) for level in part}
             best = tops.pop() if len(tops) == 1 else "the best"
-            be = "is" if len(others) == 1 else "are"
+            be = "are" if len(others) > 1 or COIN in others else "is"
             everyone = [name for name in part[-1].means if name != best]
             behind.append(f"{_of(others, everyone)} {be} behind {best} {at}")
     parts = [f"the most accurate is {'; '.join(leading)}"] if leading else []
