@@ -14,7 +14,6 @@ from offramp.api.reporter import Reporter
 from offramp.data import Data
 from offramp.errors import OfframpError
 from offramp.parts import path
-from offramp.policy.useful import check
 from offramp.study.plan import forecast
 from offramp.study.plan.plan import Plan, plan_trials
 
@@ -63,6 +62,8 @@ def shrunk(
     Raises:
         OfframpError: The time is too short, unless `anyway`.
     """
+    from offramp.policy.useful import check  # takes scipy.stats, and a plan does without
+
     speed = forecast.measured(plan, device)
     choice = choose(plan, budget * speed)
     epochs, plan_images = plan.study.recipe.epochs, train_images(plan.data)

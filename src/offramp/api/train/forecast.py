@@ -61,9 +61,11 @@ class StudyForecast:
         return with_speed(self.forecast, self.speed) | more
 
     def document(self) -> TextBlocks:
-        from offramp.report.power import power_line
+        power = []
+        if self.power is not None:
+            from offramp.report.power import power_line  # takes scipy.stats
 
-        power = [] if self.power is None else [power_line(self.power)]
+            power = [power_line(self.power)]
         phases = forecast_document(self.forecast, self.speed, self.workers, self.cluster)
         return [self.data, f"Arithmetic: {self.forecast.arithmetic}.", *phases, *power]
 
