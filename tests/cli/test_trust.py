@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pty
+import re
 import shlex
 import shutil
 import sys
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import command
 import pytest
-from command import Answer, Cli, call, ok
+from command import Answer, Cli, call, ok, refusal
 from PIL import Image
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.cli import main
 from offramp.hashing import file_digest
@@ -64,6 +66,15 @@ COMMANDS = {
         "export joint --policy policy.json --out bundle --no-measure --anyway",
     )
 }
+NET, DATA = "net.py:make_net", "data.py:make_data"
+SPLIT = "the whole test split"  # of which a bundle's check is told
+NAMED = "Code that this runs"
+LIST = "studies: [study.yaml, other.yaml]\n"
+PRINTS = "import sys\nprint('ran', file=sys.stderr)\n"
+MARKS = 'open("ran by data", "w").close()\n'
+BUILD = ("--backbone", NET, "--data", DATA, "--exits", "1")
+QUICK = "--out b --strategy joint --set recipe.epochs=1 --quiet --anyway"
+SMALL = "--set data.train_images=120 --set data.test_images=60 --set recipe.epochs=1"
 every_command = pytest.mark.parametrize("words", list(COMMANDS.values()), ids=list(COMMANDS))
 
 
@@ -95,6 +106,16 @@ def refused(answer: Answer, *said: str) -> None:
     assert not Path("ran").exists()
 
 
+def unhashed(text: str) -> str:
+    return re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", text)
+
+
+def told(answer: Answer) -> str:
+    """How it is refused to run code, before any did."""
+    refused(answer)
+    return unhashed(refusal(answer))
+
+
 @every_command
 def test_where_nobody_can_be_asked_it_is_refused(mine: Cli, words: list[str]) -> None:
     command = shlex.join(["offramp", *words, "--trust-code"])  # which works: see below
@@ -102,15 +123,15 @@ def test_where_nobody_can_be_asked_it_is_refused(mine: Cli, words: list[str]) ->
 
 
 @every_command
-def test_what_has_changed_is_refused_before_it_runs(mine: Cli, words: list[str]) -> None:
+def test_what_has_changed_is_refused_before_it_runs(
+    mine: Cli, words: list[str], snapshot: SnapshotAssertion
+) -> None:
     with Path("net.py").open("a") as file:
         file.write("# changed\n")
-    for more in ((), ("--trust-code",)):
-        answer = mine(*words, *more)
-        assert answer.code == 2 and not Path("ran").exists()
-        last = answer.err.splitlines()[-1]
-        if more or words[0] != "export":  # whose data are as they were, and asked about
-            assert "net.py" in last and "is not what the store recorded" in last
+    answers = [mine(*words, *more) for more in ((), ("--trust-code",))]
+    assert [answer.code for answer in answers] == [2, 2] and not Path("ran").exists()
+    # Of an export the data, which are as they were, are asked about first.
+    assert [unhashed(answer.err.splitlines()[-1]) for answer in answers] == snapshot
 
 
 @every_command
@@ -118,25 +139,27 @@ def test_trusted_code_runs(mine: Cli, words: list[str]) -> None:
     answer = ok(mine(*words, "--trust-code"))
     assert Path("ran").exists()
     if words[0] == "export":
-        assert "the whole test split" in answer.out
+        assert SPLIT in answer.out
 
 
 @every_command
-def test_forbidden_code_does_not(mine: Cli, words: list[str]) -> None:
-    refused(mine(*words, "--no-user-code"), "net.py:make_net", "--no-user-code forbids")
+def test_forbidden_code_does_not(mine: Cli, words: list[str], snapshot: SnapshotAssertion) -> None:
+    assert told(mine(*words, "--no-user-code")) == snapshot
 
 
-def test_the_data_are_asked_about_only_where_they_are_read(mine: Cli) -> None:
+def test_the_data_are_asked_about_only_where_they_are_read(
+    mine: Cli, snapshot: SnapshotAssertion
+) -> None:
     export = COMMANDS["export"]
-    refused(mine(*export), "net.py (SHA-256", " and data.py (SHA-256")
+    assert told(mine(*export)) == snapshot
     answer = mine(*export, "--no-check")
     assert "net.py" in answer.err and "data.py" not in answer.err
 
 
-def test_changed_data_are_not_run_for_the_check(mine: Cli) -> None:
-    Path("data.py").write_text('open("ran by data", "w").close()\n' + Path("data.py").read_text())
+def test_changed_data_are_not_run_for_the_check(mine: Cli, snapshot: SnapshotAssertion) -> None:
+    Path("data.py").write_text(MARKS + Path("data.py").read_text())
     answer = ok(mine(*COMMANDS["export"], "--trust-code"))
-    assert "data.py" in answer.out and "is not what the store recorded" in " ".join(answer.out.split())
+    assert re.findall(r"data\.py [^.;]* recorded", unhashed(" ".join(answer.out.split()))) == snapshot
     assert not Path("ran by data").exists()
 
 
@@ -172,45 +195,46 @@ def test_on_a_terminal_it_is_asked_once(reply: str, monkeypatch: pytest.MonkeyPa
     assert Path("ran").exists() == Path("other.json").exists() == (reply == "y")
 
 
-def test_a_reader_can_refuse_code_of_a_study(mine: Cli) -> None:
-    refused(mine("run", "study.yaml", "--no-user-code"), "data.py:make_data", "--no-user-code")
+def test_a_reader_can_refuse_code_of_a_study(mine: Cli, snapshot: SnapshotAssertion) -> None:
     shutil.copy("study.yaml", "other.yaml")
-    Path("all.yaml").write_text("studies: [study.yaml, other.yaml]\n")
-    refused(mine("run", "all.yaml", "--no-user-code"), "data.py:make_data")
+    Path("all.yaml").write_text(LIST)
     words = ("run", "--backbone", "digits-cnn", "--data", "digits", "--no-user-code")
-    refused(mine(*words, "--strategy", "net.py:mine"), "net.py:mine")
+    runs = (
+        ("run", "study.yaml", "--no-user-code"),
+        ("run", "all.yaml", "--no-user-code"),
+        (*words, "--strategy", "net.py:mine"),
+    )
+    assert [told(mine(*run)) for run in runs] == snapshot
     assert mine(*words, "--strategy", "joint", "--dry-run").code == 0  # there is none in it
 
 
-def test_code_of_a_study_is_named_before_it_runs(mine: Cli) -> None:
+def test_code_of_a_study_is_named_before_it_runs(mine: Cli, snapshot: SnapshotAssertion) -> None:
     """A file from somebody else may look like any other study."""
-    said = f"Code that this runs: data.py (SHA-256 {file_digest(Path('data.py'))[:12]}), net.py (SHA-256"
+    digests = [file_digest(Path(name))[:12] for name in ("data.py", "net.py")]
     why = ("show", "0", "--study", "study.yaml")
     for words in (("run", "study.yaml", "--dry-run", "--json"), why):
         answer = mine(*words)
         first = answer.err.partition("\n")[0]  # of a run, behind the time
-        assert said in first and answer.err.count("Code that this runs") == 1, answer.err
+        assert re.findall("SHA-256 ([0-9a-f]+)", first) == digests
+        assert unhashed(first[first.index(NAMED) :]) == snapshot and answer.err.count(NAMED) == 1
         assert Path("ran").exists()
         Path("ran").unlink()
-    Path("net.py").write_text("import sys\nprint('ran', file=sys.stderr)\n" + Path("net.py").read_text())
+    Path("net.py").write_text(PRINTS + Path("net.py").read_text())
     lines = mine(*why).err.splitlines()
-    assert lines[0].startswith("Code that this runs: data.py") and lines.index("ran") > 0
-    assert sum(line.startswith("Code that this runs") for line in lines) == 1
+    assert lines[0].startswith(f"{NAMED}: data.py") and lines.index("ran") > 0
+    assert sum(line.startswith(NAMED) for line in lines) == 1
     Path("ran").unlink()
-    refused(mine(*why, "--no-user-code"), "data.py:make_data", "--no-user-code forbids")
+    assert told(mine(*why, "--no-user-code")) == snapshot
 
 
 def test_a_build_of_ones_own_code_asks_nothing(mine: Cli) -> None:
-    words = ("--backbone", "net.py:make_net", "--data", "data.py:make_data", "--exits", "1")
-    more = "--out b --strategy joint --set recipe.epochs=1 --quiet --anyway"
-    answer = ok(mine("build", *words, *more.split()))
-    assert "the whole test split" in answer.out
+    answer = ok(mine("build", *BUILD, *QUICK.split()))
+    assert SPLIT in answer.out
 
 
-def test_a_strategy_that_is_code_is_not_taken_from_runs(mine: Cli) -> None:
-    small = "--set data.train_images=120 --set data.test_images=60 --set recipe.epochs=1"
-    given = ("--backbone", "digits-cnn", "--data", "digits", *small.split())
+def test_a_strategy_that_is_code_is_not_taken_from_runs(mine: Cli, snapshot: SnapshotAssertion) -> None:
+    given = ("--backbone", "digits-cnn", "--data", "digits", *SMALL.split())
     ok(mine("run", "--strategy", "net.py:mine", *given, "--store", "known"))
     Path("ran").unlink()
     answer = mine("build", *given, "--out", "b", "--evidence", "known", "--dry-run")
-    refused(answer, "net.py:mine", "--strategy net.py:mine")
+    assert told(answer) == snapshot
