@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from command import STUDY, Answer, Cli, call, data, untimed
+from command import STUDY, Answer, Cli, call, data, ok, untimed
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.api.progress import display
 from offramp.report import evidence
@@ -15,6 +17,7 @@ from offramp.store.archive import Archive
 from offramp.store.pack import read
 
 DECIDED = ("run", "s.yaml", "--until-decided", "--max-seeds", "4", "--difference", "0.01")
+TWO = "strategies=[joint, two-stage]"
 LEARNS = STUDY.replace("learning_rate: 0.01", "learning_rate: 3e-3, optimizer: adam")
 
 
@@ -44,13 +47,20 @@ def fresh(cli: Cli) -> Cli:
     return cli
 
 
+def ended(answer: Answer) -> str:
+    """In which words seeds are no longer added."""
+    (line,) = re.findall(r"^All .* seeds\b.*", answer.out, re.MULTILINE)
+    return str(line)
+
+
 @pytest.mark.long
-def test_seeds_are_added_until_they_are_spent(decided: tuple[Path, Answer]) -> None:
+def test_seeds_are_added_until_they_are_spent(
+    decided: tuple[Path, Answer], snapshot: SnapshotAssertion
+) -> None:
     folder, answer = decided
     assert answer.code == 0
     looks = [line for line in untimed(answer.err) if line.startswith("Look at")]
-    assert looks == ["Look at 3 seeds, 1 pair: 1 open.", "Look at 4 seeds, 1 pair: 1 open."]
-    assert "All 4 seeds are used. Open: joint and two-stage." in answer.out
+    assert [*looks, ended(answer)] == snapshot
     assert max(map(len, answer.out.splitlines())) <= 80
     trials = Archive(folder / "runs").trials()
     assert len([t for t in trials if t.startswith("joint-")]) == 4
@@ -68,12 +78,14 @@ def test_a_second_call_trains_nothing_and_says_so(again: Cli, decided: tuple[Pat
     assert said["workers"]["count"] == 1 and said["unreliable"] == []
 
 
-def test_the_rule_cannot_be_changed_after_a_look(again: Cli) -> None:
+def test_the_rule_cannot_be_changed_after_a_look(again: Cli, snapshot: SnapshotAssertion) -> None:
     answer = again("run", "s.yaml", "--until-decided", "--max-seeds", "9")
-    assert answer.code == 2 and "--max-seeds 4, --difference 0.01 points" in answer.err
+    assert answer.code == 2 and answer.err.splitlines()[-1] == snapshot
 
 
-def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_goes_on(
+    fresh: Cli, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
     watch, calls = display.watch, []
 
     def once(*given: object) -> None:
@@ -82,23 +94,27 @@ def test_an_interrupted_run_goes_on(fresh: Cli, monkeypatch: pytest.MonkeyPatch)
             raise KeyboardInterrupt
         watch(*given)  # type: ignore[arg-type]
 
-    words = (*DECIDED, "--set", "strategies=[joint, two-stage]")
+    words = (*DECIDED, "--set", TWO)
     monkeypatch.setattr(display, "watch", once)
     answer = fresh(*words)
-    assert answer.code == 130 and "Interrupted. Run the same command again" in answer.err
+    assert answer.code == 130
+    interrupted = untimed(answer.err)[-1]
     monkeypatch.setattr(display, "watch", watch)
-    answer = fresh(*words)
-    assert answer.code == 0 and "All 4 seeds are used" in answer.out
+    assert [interrupted, ended(ok(fresh(*words)))] == snapshot
 
 
 @pytest.mark.long
-def test_strategies_that_are_alike_enough_need_no_more_seeds(fresh: Cli) -> None:
-    answer = fresh("run", "s.yaml", "--until-decided", "--difference", "99")
-    assert answer.code == 0 and "All is decided after 3 seeds." in answer.out
+def test_strategies_that_are_alike_enough_need_no_more_seeds(
+    fresh: Cli, snapshot: SnapshotAssertion
+) -> None:
+    answer = ok(fresh("run", "s.yaml", "--until-decided", "--difference", "99"))
+    assert ended(answer) == snapshot
     assert "alike" in answer.out and len(list(Path("runs/trials").glob("joint-*"))) == 3
 
 
-def test_reports_pay_for_the_looks_from_store_and_pack_alike(again: Cli) -> None:
+def test_reports_pay_for_the_looks_from_store_and_pack_alike(
+    again: Cli, snapshot: SnapshotAssertion
+) -> None:
     store = evidence.from_store(Path("runs"))
     assert again("store", "pack", "runs", "--out", "pack").code == 0
     (log,) = read(Path("pack")).document.seed_logs.values()
@@ -110,28 +126,29 @@ def test_reports_pay_for_the_looks_from_store_and_pack_alike(again: Cli) -> None
         assert runs.added == ()
     assert again("report", "--tables", "pack", "--only", "pairs", "--out", "tables").code == 0
     page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
-    assert "are adjusted for every look" in page
-    assert any("with looks at 3, 4 seeds" in line for d in facts(packed) for line in d.values)
+    adjusted = re.findall(r"[^.;\n]*every look[^.;\n]*", page)
+    looks = [line for fact in facts(packed) for line in fact.values if " looks " in line]
+    assert [*adjusted, *looks] == snapshot
 
 
-def test_seeds_beside_the_rule_are_told(again: Cli) -> None:
+def test_seeds_beside_the_rule_are_told(again: Cli, snapshot: SnapshotAssertion) -> None:
     assert again("run", "s.yaml", "-q", "--set", "seeds=[7]").code == 0
     (runs,) = evidence.from_store(Path("runs")).runs
-    told = "seed 7 is not of the rule by which seeds were added: they count in means, not in pairs"
-    assert runs.added == (told,)
+    (told,) = runs.added
+    assert told == snapshot
     assert again("report", "--tables", "runs", "--only", "pairs", "--out", "tables").code == 0
     assert told in next(Path("tables").glob("pairs-*-overall.md")).read_text()
 
 
 @pytest.mark.long
-def test_seeds_that_were_added_without_a_log_are_told(studied: Cli) -> None:
+def test_seeds_that_were_added_without_a_log_are_told(studied: Cli, snapshot: SnapshotAssertion) -> None:
     assert evidence.from_store(Path("runs")).runs[0].added == ()
     assert studied("run", "s.yaml", "-q", "--set", "seeds=[1, 2, 3]").code == 0
     (runs,) = evidence.from_store(Path("runs")).runs
-    assert "seed 3 was asked for later than others" in runs.added[0]
+    (told,) = runs.added
+    assert told == snapshot
     assert studied("report", "--tables", "runs", "--only", "pairs", "--out", "tables").code == 0
-    page = next(Path("tables").glob("pairs-*-overall.md")).read_text()
-    assert "seed 3 was asked for later than others" in page
+    assert told in next(Path("tables").glob("pairs-*-overall.md")).read_text()
 
 
 @pytest.mark.usefixtures("again")
@@ -141,22 +158,25 @@ def test_a_damaged_log_is_told() -> None:
     assert "p is not adjusted" in " ".join(found.missing)
 
 
-def test_power_says_how_many_seeds_a_difference_takes(again: Cli) -> None:
-    plan = ("run", "s.yaml", "--dry-run", "--power")
-    answer = again(*plan, "90")
-    assert answer.code == 0 and max(map(len, answer.out.splitlines())) <= 80
+def power(answer: Answer) -> str:
+    """What a plan says of power."""
     said = " ".join(answer.out.split())
-    assert "Power: with probability 80 %, among 1 pair, a difference of 90 points takes 3 seeds" in said
-    assert "This goes by 4 seeds in the store." in said
+    return said[said.index("Power: ") :]
+
+
+def test_power_says_how_many_seeds_a_difference_takes(again: Cli, snapshot: SnapshotAssertion) -> None:
+    plan = ("run", "s.yaml", "--dry-run", "--power")
+    answer = ok(again(*plan, "90"))
+    assert max(map(len, answer.out.splitlines())) <= 80
+    assert power(answer) == snapshot(name="seeds")
     assert data(again(*plan, "0.0001", "--json"))["power"]["typical"]["seeds"] is None
-    none = " ".join(again(*plan, "1", "--store", "none").out.split())
-    assert "Power: there is no store at none; run three seeds first." in none
+    assert power(again(*plan, "1", "--store", "none")) == snapshot(name="no store")
     assert again("run", "s.yaml", "-q", "--store", "one", "--set", "seeds=[1]").code == 0
-    one = " ".join(again(*plan, "1", "--store", "one").out.split())
-    assert "fewer than two seeds of any two strategies" in one
+    assert power(again(*plan, "1", "--store", "one")) == snapshot(name="one seed")
     assert data(again(*plan, "1", "--json", "--store", "one"))["power"]["typical"] is None
 
 
-def test_one_strategy_leaves_nothing_to_decide(studied: Cli) -> None:
-    answer = studied("run", "s.yaml", "--until-decided", "--set", "strategies=[joint]")
-    assert answer.code == 2 and "so name two" in answer.err
+def test_one_strategy_leaves_nothing_to_decide(studied: Cli, snapshot: SnapshotAssertion) -> None:
+    words = ("run", "s.yaml", "--until-decided", "--set", "strategies=[joint]")
+    answer = studied(*words)
+    assert answer.code == 2 and answer.err.splitlines()[-1] == snapshot
