@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import yaml
-from command import Cli, refused
+from command import Cli, ok, refusal
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.paper.recipes import OTHERS, RECIPES
 
 PAPER = Path(__file__).parents[2] / "studies" / "paper"
 
 
-def test_a_study_of_the_paper_is_planned_without_data(cli: Cli) -> None:
+def test_a_study_of_the_paper_is_planned_without_data(cli: Cli, snapshot: SnapshotAssertion) -> None:
     path = PAPER / "mobilenetv1-cifar10.yaml"
-    answer = cli("run", path, "--set", "seeds=[42]", "--dry-run")
-    assert answer.code == 0 and "Provisional, keys too: cifar10: no folder is given" in answer.out
+    answer = ok(cli("run", path, "--set", "seeds=[42]", "--dry-run"))
+    assert re.findall(r"^Provisional, [^;]*", answer.out, re.MULTILINE)[0] == snapshot(name="plan")
     assert "✓ " not in answer.out.split("trials of")[0]
-    refused(cli("run", path, "--set", "seeds=[42]"), "needs its folder; fetch")
+    said = refusal(cli("run", path, "--set", "seeds=[42]"))
+    assert said.replace(str(path), "STUDY") == snapshot(name="run")
 
 
 def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from command import Cli, data, narrow
+from syrupy.assertion import SnapshotAssertion
 
 from longer import long
 
@@ -33,11 +34,13 @@ def make_net(classes):
 """
 
 
-def test_taps_of_ones_own_choice_are_starred_and_told(cli: Cli, tmp_path: Path) -> None:
+def test_taps_of_ones_own_choice_are_starred_and_told(
+    cli: Cli, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     file = tmp_path / "net.py"
     file.write_text(CHOICE)
     text = narrow(cli("taps", "digits-cnn", "--input", "1x8x8", "--exits", "25%, blocks.3"))
-    assert "blocks.2: nearest to 25% of the MACs\n  blocks.3: as asked\n" in text
+    assert text == snapshot
     lists = "[['0'], ['1', '2'], ['3', '4']]"
     said = data(cli("taps", f"{file}:make_net", "--input", "1x8x8", "--exits", lists, "--json"))
     assert [(row["name"], row["why"]) for row in said] == [("0", "as asked"), ("1", None)]
