@@ -14,6 +14,9 @@ from offramp.store.table import Spread, StrategyResult
 from offramp.strategies import STRATEGIES
 from offramp.units import counted, ranges
 
+LABEL = "joint with the weights of equation three, ten times as long, and [bold]warmup[/bold]"
+TRIAL = "pretrained-branch-airbench-cifar10-s42-fd16ab14"
+
 
 def line(strategy: str, exits: int, seeds: int = 5) -> StrategyResult:
     """The widest numbers there are."""
@@ -79,9 +82,8 @@ def test_more_exits_go_on_in_another_table(screen) -> None:  # type: ignore[no-u
 
 
 def test_a_long_label_is_folded_not_cut(screen) -> None:  # type: ignore[no-untyped-def]
-    label = "joint with the weights of equation three, ten times as long, and [bold]warmup[/bold]"
-    shown = screen([line("joint", 4), line(label, 4)])
-    for word in label.split():
+    shown = screen([line("joint", 4), line(LABEL, 4)])
+    for word in LABEL.split():
         assert any(word in row for row in shown)  # brackets are text, not markup
     assert sum(row.count("±") for row in shown) >= 8
 
@@ -90,11 +92,10 @@ def test_names_of_trials_are_folded_where_they_are_joined(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    trial = "pretrained-branch-airbench-cifar10-s42-fd16ab14"
-    terminal.show([terminal.TextTable(["trial"], ["test, %"], [(trial, "79.0 82.1 84.6 86.4")])])
+    terminal.show([terminal.TextTable(["trial"], ["test, %"], [(TRIAL, "79.0 82.1 84.6 86.4")])])
     shown = capsys.readouterr().out.splitlines()
     name = [row[:39].strip() for row in shown[2:] if row.strip()]
-    assert "".join(name) == trial and len(name) == 2 and name[0].endswith("-")
+    assert "".join(name) == TRIAL and len(name) == 2 and name[0].endswith("-")
     assert max(map(len, shown)) <= 60
 
 

@@ -5,9 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import Cli, data, narrow
+from command import Cli, data, narrow, ok
 
 from offramp.strategies import GROUPS, STRATEGIES
+
+OVERRIDES = """\
+from offramp import CE, Phase, backbone
+def mine(exits):
+    recipe = {'optimizer': 'adam', 'epochs': 5, 'patience': None, 'step_at': (0.5, 0.9)}
+    return (Phase('all', backbone(exits), (CE(exits),), recipe=recipe),)
+"""
+SUMMARY = "Only the last exit."
+LAST = f'''\
+"""Mine."""
+from offramp.phase import CE, Phase
+from offramp.parts import heads, segments
+def last(exits, *, weight: float = 1.0):
+    """{SUMMARY}"""
+    all = segments(1, exits) | heads(exits, exits)
+    return (Phase("all", all, (CE(exits, weight),)),)
+'''
 
 
 def test_strategies(cli: Cli) -> None:
@@ -35,12 +52,7 @@ def test_every_strategy_is_explained(cli: Cli, name: str) -> None:
 
 
 def test_whatever_a_phase_overrides_is_told(cli: Cli) -> None:
-    Path("mine.py").write_text(
-        "from offramp import CE, Phase, backbone\n"
-        "def mine(exits):\n"
-        "    recipe = {'optimizer': 'adam', 'epochs': 5, 'patience': None, 'step_at': (0.5, 0.9)}\n"
-        "    return (Phase('all', backbone(exits), (CE(exits),), recipe=recipe),)\n"
-    )
+    Path("mine.py").write_text(OVERRIDES)
     told = (("optimizer", "adam"), ("epochs", "5"), ("patience", "none"), ("step_at", "0.5, 0.9"))
     text = cli("strategies", "mine.py:mine").out  # the path of the file may be a long one
     assert cli("strategies", "mine.py:mine", "--picture", "mine.svg").code == 0
@@ -50,15 +62,6 @@ def test_whatever_a_phase_overrides_is_told(cli: Cli) -> None:
 
 
 def test_a_strategy_of_ones_own_is_explained(cli: Cli) -> None:
-    Path("mine.py").write_text(
-        '"""Mine."""\nfrom offramp.phase import CE, Phase\nfrom offramp.parts import heads, segments\n'
-        "def last(exits, *, weight: float = 1.0):\n"
-        '    """Only the last exit."""\n'
-        "    all = segments(1, exits) | heads(exits, exits)\n"
-        '    return (Phase("all", all, (CE(exits, weight),)),)\n'
-    )
-    answer = cli("strategies", "mine.py:last")  # the path of the file may be a long one
-    text = answer.out
-    assert answer.code == 0
-    assert "Only the last exit." in text and "weight = 1.0" in text
-    assert "mine.py" in text
+    Path("mine.py").write_text(LAST)
+    text = ok(cli("strategies", "mine.py:last")).out  # the path of the file may be a long one
+    assert SUMMARY in text and "weight = 1.0" in text and "mine.py" in text
