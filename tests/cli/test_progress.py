@@ -230,8 +230,8 @@ def test_a_run_of_which_one_worker_waits_for_another_is_at_work(
         progress.see(events.Waiting((key,), busy(at)))
     assert moving(progress) == before and not capsys.readouterr().err
     progress.see(events.GroupEnded((key,)))
-    progress.see(events.Waiting((key,), "another, on node2"))
-    assert moving(progress)[1] == "waiting for another, on node2" and "begins" in began
+    progress.see(events.Waiting((key,), busy(70)))
+    assert moving(progress)[1] == f"waiting for {busy(70)}" and "begins" in began
 
 
 def test_quiet_says_only_what_must_be_said(plan: Plan, capsys: pytest.CaptureFixture[str]) -> None:
