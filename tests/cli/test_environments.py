@@ -18,6 +18,14 @@ from offramp.errors import OfframpError
 from offramp.report.render import charts
 
 BARE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+STUDY = """\
+seeds: [1]
+strategies: [baseline]
+backbone: digits-cnn
+exits: 1
+recipe: {epochs: 1}
+data: {name: digits, train_images: 200, test_images: 60}
+"""
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy"
 
 
@@ -82,22 +90,13 @@ def test_a_locale_of_ascii_and_names_beyond_it(tmp_path: Path) -> None:
     """Parquet and graphs were opened by names that no codec took."""
     place = tmp_path / "\u00fc"
     place.mkdir()
-    study = "seeds: [1]\nstrategies: [baseline]\nbackbone: digits-cnn\nexits: 1\nrecipe: {epochs: 1}\n"
-    (place / "s.yaml").write_text(study + "data: {name: digits, train_images: 200, test_images: 60}\n")
+    (place / "s.yaml").write_text(STUDY)
     photo, answers = place / "\u00f6.png", place / "a.csv"
     Image.new("L", (8, 8)).save(photo)
     for words in (
         ("run", place / "s.yaml", "--store", place / "runs", "--quiet"),
         ("report", "--numbers", place / "n.parquet", place / "runs"),
-        (
-            "predict",
-            "baseline",
-            place / "\u00f6.png",
-            "--store",
-            place / "runs",
-            "--out",
-            place / "a.csv",
-        ),
+        ("predict", "baseline", photo, "--store", place / "runs", "--out", answers),
     ):
         status, _, err = command(*words, **BARE)
         assert status == 0, err
