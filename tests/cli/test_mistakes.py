@@ -130,6 +130,7 @@ MISTAKES = [
     "compare joint two-stag",
     "compare no nothing",
     "compare joint two-stage packed",
+    "show joint packed",
     *(f"compare {name} {STATS}" for name in (*TABLES, "gone.csv") if name != "good.csv"),
     f"compare good.csv {STATS} --where h=1",
     f"compare good.csv {STATS} --where h",

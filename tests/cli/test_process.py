@@ -272,7 +272,6 @@ def test_torchvision_and_timm_are_imported_where_they_are_used() -> None:
     assert theirs.code != 0 and "torchvision is refused" in theirs.err
 
 
-@pytest.mark.long
 def test_a_plan_waits_for_no_import_that_it_can_do_without() -> None:
     """torch's compiler, scipy.stats and scikit-learn take half the time that a plan takes."""
     Path("s.yaml").write_text(STUDY)
