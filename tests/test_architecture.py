@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "offramp"
+LAYER = r'y="(\d+)"[^>]*><tspan font-weight="bold">(\w+)/?<'
+OF_DEVICES = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b|backends\.cudnn""")
 
 
 @cache
@@ -24,10 +26,9 @@ def test_the_picture_shows_the_layers_that_are_held() -> None:
     (layers,) = (c["layers"] for c in linter["contracts"] if c.get("containers") == ["offramp"])
     picture = (ROOT / "docs" / "architecture.svg").read_text()
     drawn: dict[int, list[str]] = {}
-    for y, name in re.findall(r'y="(\d+)"[^>]*><tspan font-weight="bold">(\w+)/?<', picture):
+    for y, name in re.findall(LAYER, picture):
         drawn.setdefault(int(y), []).append(name)
-    remedy = "the layers in pyproject.toml have changed: draw them again with `make house`"
-    assert [" | ".join(drawn[y]) for y in sorted(drawn)] == layers, remedy
+    assert [" | ".join(drawn[y]) for y in sorted(drawn)] == layers  # else `make house`
 
 
 def test_the_picture_shows_how_large_each_part_is() -> None:
@@ -38,13 +39,12 @@ def test_the_picture_shows_how_large_each_part_is() -> None:
     for name, folder, count in sizes:
         files = (SOURCE / name).rglob("*.py") if folder else [SOURCE / f"{name}.py"]
         lines = sum(len(file.read_text().splitlines()) for file in files)
-        assert abs(int(count.replace(",", "")) / lines - 1) < 0.2, f"{name}: draw it with `make house`"
+        assert abs(int(count.replace(",", "")) / lines - 1) < 0.2, f"{name}: `make house`"
 
 
 def test_what_devices_differ_in_is_said_in_one_place() -> None:
-    asks = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b|backends\.cudnn""")
-    asking = [str(p.relative_to(SOURCE)) for p in SOURCE.rglob("*.py") if asks.search(p.read_text())]
-    assert asking == ["device.py"]
+    sources = {str(p.relative_to(SOURCE)): p.read_text() for p in SOURCE.rglob("*.py")}
+    assert [name for name, text in sources.items() if OF_DEVICES.search(text)] == ["device.py"]
 
 
 def test_a_type_s_name_means_one_thing() -> None:
@@ -60,7 +60,7 @@ def test_a_type_s_name_means_one_thing() -> None:
                 if re.fullmatch("[A-Z][A-Za-z]*[a-z][A-Za-z]*", name.id) and "NDArray" not in value:
                     meanings.setdefault(name.id, set()).add(value)
     several = {name: sorted(places) for name, places in meanings.items() if len(places) > 1}
-    assert several == {}, "give one of them another name"
+    assert several == {}  # else give one of them another name
 
 
 EMPTY = {
@@ -83,7 +83,8 @@ def empty_names(tree: ast.Module) -> set[str]:
 
 def test_a_name_says_what_a_thing_is() -> None:
     names = {file: empty_names(tree) - IN_FILES.get(file, set()) for file, tree in trees().items()}
-    assert {file: empty for file, empty in names.items() if empty} == {}, "name the thing itself"
+    empty = {file: those for file, those in names.items() if those}
+    assert empty == {}  # else name the thing itself
 
 
 def test_an_empty_name_is_noticed() -> None:
