@@ -12,6 +12,7 @@ import torch
 from syrupy.assertion import SnapshotAssertion
 
 from offramp import device as devices
+from offramp import numerics as numbers
 from offramp.engine.settings import applied
 from offramp.hashing import digest
 from offramp.meters import capacity
@@ -160,7 +161,7 @@ def test_the_plan_says_what_one_network_takes_of_a_machine_and_what_a_study(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda **_: cores)
     monkeypatch.setattr(profiles, "computing_cores", partial(capacity.computing_cores, *where))
-    monkeypatch.setattr("offramp.numerics.THREAD_MACS", 1.0)  # as if the network were a large one
+    monkeypatch.setattr(numbers, "THREAD_MACS", 1.0)  # as if the network were a large one
     study = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "digits", "seeds": [1, 2]}
     wide, exact = (make_plan(spec.parse({**study, "numerics": of}), CPU) for of in (FAST, "exact"))
     assert wide.numerics.threads == threads and exact.numerics == DEFAULTS["cpu"]
@@ -181,7 +182,7 @@ def test_the_plan_says_what_one_network_takes_of_a_machine_and_what_a_study(
 
 def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profiles, "computing_cores", lambda: 8)
-    monkeypatch.setattr("offramp.numerics.THREAD_MACS", 1.0)
+    monkeypatch.setattr(numbers, "THREAD_MACS", 1.0)
     for name, value in {"RANK": 1, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
         monkeypatch.setenv(name, str(value))
     study = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "digits", "numerics": FAST}

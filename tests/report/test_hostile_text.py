@@ -61,6 +61,15 @@ def contents(hostile_runs: Evidence) -> Contents:
     return assemble(hostile_runs, drawn_figures, title=HOSTILE)
 
 
+RAN = "return window.ran ?? null"
+FAILED = "return document.querySelectorAll('.chart.failed').length"
+DRAWN = "return [...document.querySelectorAll('.chart svg')].map((s) => s.textContent).join(' ')"
+LOADED = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+PROTECTION = '<meta http-equiv="Content-Security-Policy"[^>]*>'
+STEERING = r"\\(input|def|write|catcode|csname|immediate)\b|\^\^"
+"""What steers LaTeX."""
+
+
 def hostile_table() -> Table:
     content = HOSTILE[:-1]  # no frame can hold half a character
     names = [content, f"@{content}", f"\t{content}"]
@@ -117,20 +126,17 @@ def test_a_page_runs_nothing(browser: Any, text: str, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text(text, encoding="utf-8")
     show(browser, tmp_path)
     browser.execute_async_script(DRAW_ALL)
-    ran = "return [window.ran ?? null, document.querySelectorAll('.chart.failed').length]"
-    assert browser.execute_script(ran) == [None, 0]
+    assert [browser.execute_script(script) for script in (RAN, FAILED)] == [None, 0]
     assert browser.title == f"{printable(HOSTILE)} · offramp report"
-    visible = "return [...document.querySelectorAll('.chart svg')].map((s) => s.textContent).join(' ')"
-    assert "@b\\input{x}<b>`$x$" in browser.execute_script(visible)
-    loaded = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
-    assert browser.execute_script(loaded) == []
+    assert "@b\\input{x}<b>`$x$" in browser.execute_script(DRAWN)
+    assert browser.execute_script(LOADED) == []
     assert [entry for entry in browser.get_log("browser") if entry["level"] != "WARNING"] == []
 
 
 def test_a_name_that_were_not_escaped_would_be_seen(browser: Any, text: str, tmp_path: Path) -> None:
     """The control of the two tests above: unescaped, with the policy and without."""
     raw = text.replace("</h1>", f"{RUNS}</h1>")
-    free = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", raw)
+    free = re.sub(PROTECTION, "", raw)
     parts = Parts()
     parts.feed(raw)
     assert [name for name, _ in parts.attributes if name.startswith("on")] == ["onerror", "onload"]
@@ -138,7 +144,7 @@ def test_a_name_that_were_not_escaped_would_be_seen(browser: Any, text: str, tmp
     (tmp_path / "index.html").write_text(raw, encoding="utf-8")
     show(browser, tmp_path)
     wait(lambda: len(words := browser.get_log("browser")) > 0 and "Security Policy" in str(words))
-    assert browser.execute_script("return window.ran ?? null") is None
+    assert browser.execute_script(RAN) is None
     assert free != raw
     (tmp_path / "index.html").write_text(free, encoding="utf-8")
     show(browser, tmp_path)
@@ -158,7 +164,7 @@ def test_tables_in_every_format(hostile_runs: Evidence) -> None:
                         first for first in row if first[:1] in "=+@-" and first and not number(first)
                     ]
             elif name == "latex":
-                assert not re.search(r"\\(input|def|write|catcode|csname|immediate)\b|\^\^", written)
+                assert not re.search(STEERING, written)
             else:
                 assert not re.search(r"(?<!\\)<[a-zA-Z/!]|(?<!\\)\]\(|(?<!\\)&#", written)
 
