@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 from dataclasses import replace
 from functools import cache
@@ -58,6 +59,21 @@ class Untraceable(Net):
         return x
 
 
+class Listed(nn.Module):
+    """As a list of modules has to be: each fed with what the one before gave."""
+
+    def __init__(self, of: Net) -> None:
+        super().__init__()
+        self.stem, self.middle, self.top = of.stem, of.middle, of.top
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.drop, self.out = of.drop, of.out
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.sum() > -1e9:
+            x = self.top(self.middle(self.stem(x)))
+        return self.out(self.drop(self.pool(x)))  # type: ignore[no-any-return]
+
+
 class Pictures:
     """A map-style Dataset of PIL images, as one finds them: sizes equal, no tensor in sight."""
 
@@ -111,6 +127,11 @@ def partly_frozen() -> Net:
 
 def copies(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def unnumbered(text: str) -> str:
+    """A text with HASH in the place of hashes, which trials of other weights have others of."""
+    return re.sub(r"\b[0-9a-f]{6,}\b", "HASH", text)
 
 
 def begins(strategy: str = "joint", **given: Any) -> None:
@@ -169,10 +190,16 @@ def heads_then_all(exits: int, *, weight: float = 0.5) -> tuple[Phase, ...]:
     )
 
 
-def test_a_strategy_of_ones_own_is_a_function() -> None:
+def test_a_function_that_is_no_strategy_and_an_option_that_it_lacks(snapshot: SnapshotAssertion) -> None:
     def nothing(exits: int) -> Any:
         return [exits]
 
+    assert refusal(offramp.fit, attached(), nothing, train=Tensors()) == snapshot
+    wrong = {"wait": 1}
+    assert refusal(offramp.fit, attached(), heads_then_all, Tensors(), options=wrong) == snapshot
+
+
+def test_a_strategy_of_ones_own_is_a_function() -> None:
     def listed(exits: int) -> list[Phase]:
         return [
             Phase("heads", heads(1, exits), [CE(k) for k in range(1, exits + 1)], recipe={"epochs": 1})
@@ -188,10 +215,7 @@ def test_a_strategy_of_ones_own_is_a_function() -> None:
     )
     assert set(fitted.history["strategy"]) == {"heads_then_all"}
     assert set(fitted.history["phase"]) == {"heads", "all", "final"}
-    with pytest.raises(OfframpError, match="'heads_then_all' has no option 'wait'"):
-        offramp.fit(attached(), heads_then_all, train=Tensors(), options={"wait": 1})
     assert offramp.fit(attached(), listed, train=Tensors()).history["epoch"].max() == 1
-    refuses("'nothing' returned no phases", offramp.fit, attached(), nothing, train=Tensors())
 
 
 def test_a_function_s_work_is_that_of_its_phases(tmp_path: Path) -> None:
@@ -242,17 +266,18 @@ def test_fit_leaves_the_network_alone_and_starts_from_its_weights(strategy: str)
     assert torch.allclose(slow.net.state_dict()[name], before[name], atol=1e-6)
 
 
-def test_a_checkpoint_in_a_network_with_a_name_is_not_lost_in_silence() -> None:
+def test_a_checkpoint_in_a_network_with_a_name_is_not_lost_in_silence(
+    snapshot: SnapshotAssertion,
+) -> None:
     net = offramp.attach("digits-cnn", ["blocks.0"], (1, 8, 8), classes=3)
     state = net.state_dict()
     net.load_state_dict({key: state[key] for key in net.head_keys}, strict=False)
     assert not loaded(net)  # heads begin anew in any case
     net.load_state_dict(state)
-    with pytest.raises(OfframpError, match="weights were loaded into a network that has a name"):
-        offramp.fit(copy.deepcopy(net), "two-stage", train=None)
+    assert refusal(offramp.fit, copy.deepcopy(net), "two-stage", train=None) == snapshot
     at_hand = attached()
     at_hand.load_state_dict(at_hand.state_dict())
-    refuses("there is no train data", offramp.fit, at_hand, "two-stage", train=None)
+    assert refusal(offramp.fit, at_hand, "two-stage", train=None) == snapshot
 
 
 def test_fit_is_reproducible_and_leaves_the_global_generators_alone() -> None:
@@ -312,23 +337,21 @@ def test_a_watcher_that_raises_ends_the_run_at_once(tmp_path: Path) -> None:
     assert isinstance(events[0], GroupStarted)  # no lock is held
 
 
-def test_a_watcher_reads_words_and_few_images_are_warned_of() -> None:
+def test_a_watcher_reads_words_and_few_images_are_warned_of(snapshot: SnapshotAssertion) -> None:
     told: list[str] = []
 
     def watch(event: Any) -> None:
         told.append(str(event))
 
-    with pytest.warns(
-        OfframpWarning, match=r"few images \(.* 21 calibration.* no smaller loss"
-    ) as heard:
+    with pytest.warns(OfframpWarning) as heard:
         offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, watch=watch)
     assert {Path(one.filename) for one in heard} == {Path(__file__)}  # where it was called from
-    assert str(heard[-1].message).endswith("give validation=, calibration= or test= if you have them")
+    assert [str(one.message) for one in heard] == snapshot
     words = [line.partition(" ")[0] for line in told]
     assert words == ["joint"] * 4 + [told[-1].partition(" ")[0]] and told[-1].startswith("joint-")
 
 
-def test_labels_that_are_names_have_the_order_of_a_kept_backbone() -> None:
+def test_labels_that_are_names_have_the_order_of_a_kept_backbone(snapshot: SnapshotAssertion) -> None:
     class Named(Pictures):
         def __getitem__(self, index: int) -> tuple[Any, Any]:
             image, label = super().__getitem__(index)
@@ -337,14 +360,13 @@ def test_labels_that_are_names_have_the_order_of_a_kept_backbone() -> None:
     class Nameless(Named):
         classes = ()  # type: ignore[assignment]
 
-    def warned(train: Any, **options: str) -> bool:
+    def warned(train: Any, **options: str) -> list[str]:
         with warnings.catch_warnings(record=True) as heard:
             warnings.simplefilter("always")
             begins("two-stage", train=train, options=options)
-        said = "labels are numbered by the alphabet, 0 is 'bright' and 2 'middle'"
-        return any(said in str(one.message) for one in heard)
+        return [str(one.message) for one in heard if "alphabet" in str(one.message)]
 
-    assert warned(Nameless(), backbone="kept")
+    assert warned(Nameless(), backbone="kept") == snapshot
     assert not warned(Named(), backbone="kept") and not warned(Nameless())
     assert not warned((IMAGES, LABELS), backbone="kept")
 
@@ -398,23 +420,8 @@ def test_a_network_that_cannot_be_traced_is_cut_by_lists_of_names() -> None:
     refuses("trace", attached, Untraceable())
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        by_names = Untraceable()
-
-    class Listed(nn.Module):
-        """As a list of modules has to be: each fed with what the one before gave."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.middle, self.top = by_names.stem, by_names.middle, by_names.top
-            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-            self.drop, self.out = by_names.drop, by_names.out
-
-        def forward(self, x: Tensor) -> Tensor:
-            if x.sum() > -1e9:
-                x = self.top(self.middle(self.stem(x)))
-            return self.out(self.drop(self.pool(x)))  # type: ignore[no-any-return]
-
-    net = attached(Listed(), exits=[["stem"], ["middle"], ["top", "pool"], ["drop", "out"]])
+        by_names = Listed(Untraceable())
+    net = attached(by_names, exits=[["stem"], ["middle"], ["top", "pool"], ["drop", "out"]])
     assert net.exits == 3
     fitted = offramp.fit(net, "two-stage", train=Tensors(), recipe=RECIPE)
     traced = offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE)
@@ -534,31 +541,27 @@ class Held(Net):
         return self.out(self.drop(self.top(self.middle(x)).mean((2, 3))))  # type: ignore[no-any-return]
 
 
-def test_what_would_learn_something_else_in_pieces_is_not_trained() -> None:
+def test_what_would_learn_something_else_in_pieces_is_not_trained(snapshot: SnapshotAssertion) -> None:
     net = attached(Held())
     data = IMAGES, LABELS
-    with pytest.raises(OfframpError, match=r"cut in pieces, Held loses .*'stem\.0\.weight' would learn"):
-        offramp.fit(net, "joint", data)
+    assert refusal(offramp.fit, net, "joint", data) == snapshot
     fitted = offramp.fit(net, "two-stage", data, recipe={"epochs": 1}, options={"backbone": "kept"})
     assert equal(copies(fitted.net.backbone), copies(net.backbone))
 
 
-def test_images_and_classes_must_be_the_networks() -> None:
+def test_images_and_classes_must_be_the_networks(snapshot: SnapshotAssertion) -> None:
     small = offramp.attach(Net(), ["stem"], (3, 16, 16), head="linear")
-    with pytest.raises(OfframpError, match=r"images are \[3, 12, 12\], the network takes \[3, 16, 16\]"):
-        offramp.fit(small, "joint", train=(IMAGES, LABELS))
+    assert refusal(offramp.fit, small, "joint", train=(IMAGES, LABELS)) == snapshot
     module = Net()
     module.out = nn.Linear(16, 5)
-    with pytest.raises(OfframpError, match="the data have 3 classes, the network 5"):
-        offramp.fit(attached(module), "joint", train=Tensors())
+    assert refusal(offramp.fit, attached(module), "joint", train=Tensors()) == snapshot
 
 
-def test_a_trial_of_an_attached_network_says_why_it_cannot_be_loaded(tmp_path: Path) -> None:
+def test_a_trial_of_an_attached_network_says_why_it_cannot_be_loaded(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     offramp.fit(attached(), "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path)
-    with pytest.raises(
-        OfframpError, match=r"was attached in Python .* give it to offramp\.load as net="
-    ):
-        offramp.load("baseline", store=tmp_path)
+    assert unnumbered(refusal(offramp.load, "baseline", store=tmp_path)) == snapshot
 
 
 def test_a_trial_of_an_attached_network_is_loaded_into_one_attached_alike(tmp_path: Path) -> None:
@@ -580,16 +583,16 @@ def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("other", ["weights", "taps", "head"])
-def test_a_trial_is_not_loaded_into_another_network(joint: Path, other: str) -> None:
+def test_a_trial_is_not_loaded_into_another_network(
+    joint: Path, other: str, snapshot: SnapshotAssertion
+) -> None:
     torch.manual_seed(7)
     nets = {
         "weights": lambda: attached(Net().requires_grad_(False).double().float().apply(shifted)),
         "taps": lambda: attached(exits=("stem.0", "middle")),
         "head": lambda: offramp.attach(Net(), ["stem", "middle"], (3, 12, 12), head="paper"),
     }
-    with pytest.raises(OfframpError, match=r"net is not what trial joint-.* was trained on; ") as caught:
-        offramp.load("joint", store=joint, net=nets[other]())
-    assert "\n" not in str(caught.value)
+    assert unnumbered(refusal(offramp.load, "joint", store=joint, net=nets[other]())) == snapshot
 
 
 def test_a_registered_network_is_recorded_with_the_stem_that_it_has(tmp_path: Path) -> None:
@@ -607,7 +610,7 @@ def shifted(module: nn.Module) -> None:
         parameter.add_(0.01)
 
 
-def test_pixels_are_normalized_as_in_training() -> None:
+def test_pixels_are_normalized_as_in_training(snapshot: SnapshotAssertion) -> None:
     test = Tensors(30, seed=1)
     fitted = offramp.fit(attached(), "joint", train=Tensors(), test=test, recipe=RECIPE)
     images = torch.stack([test[i][0] for i in range(len(test))])
@@ -617,12 +620,12 @@ def test_pixels_are_normalized_as_in_training() -> None:
     with torch.no_grad():
         logits = torch.stack(fitted.net(pixels), dim=1).numpy()
     np.testing.assert_allclose(logits, fitted.logits["test"], rtol=1e-4, atol=1e-5)
-    for wrong in (images.float(), images[0], images[:, :1]):
-        refuses(r"the images are .*; give uint8 \[B, 3, 12, 12\]", fitted.normalize, wrong)
+    wrong = (images.float(), images[0], images[:, :1])
+    assert [refusal(fitted.normalize, each) for each in wrong] == snapshot
 
 
-def test_float_images_are_taken_as_normalized() -> None:
+def test_float_images_are_taken_as_normalized(snapshot: SnapshotAssertion) -> None:
     fitted = offramp.fit(attached(), "joint", train=(IMAGES / 100, LABELS), recipe=RECIPE)
     assert fitted.mean == (0, 0, 0) and fitted.std == (1, 1, 1)
-    with pytest.raises(OfframpError, match="training images were float32"):
-        fitted.normalize(torch.zeros(1, 3, 12, 12, dtype=torch.uint8))
+    pixels = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
+    assert refusal(fitted.normalize, pixels) == snapshot

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from offramp.api.fit import _pixels_to
 from offramp.bundle.runtime import Bundle, measure
 from offramp.data import normalize
 from offramp.data.load import NORMALIZED
+from offramp.study import build as study_build
 from refusal import refuses
 from test_api import Tensors, attached
 from wording import refusal
@@ -37,34 +39,38 @@ def fitted(request: pytest.FixtureRequest) -> Fitted:
         return offramp.fit(attached(), request.param, train=Tensors(300), recipe=RECIPE)
 
 
-def test_calibration_images_that_were_trained_on_are_said(fitted: Fitted) -> None:
+def test_calibration_images_that_were_trained_on_are_said(
+    fitted: Fitted, snapshot: SnapshotAssertion
+) -> None:
     """Half of them and more `fit` refuses."""
     data = fitted._manifest.data
     read = data.provenance.model_copy(update={"duplicates": {"calibration in train": 20}})
     changed = {"data": data.model_copy(update={"provenance": read})}
     other = replace(fitted, _manifest=fitted._manifest.model_copy(update=changed))
-    refuses(
-        r"20 of \d+ calibration images are training images too", other.calibrate, max_mean_macs="99%"
-    )
+    assert refusal(other.calibrate, max_mean_macs="99%") == snapshot
     assert not fitted._trained.doubts
 
 
-def test_a_bundle_answers_as_the_fitted_network(fitted: Fitted, tmp_path: Path) -> None:
+def test_a_bundle_answers_as_the_fitted_network(
+    fitted: Fitted, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     policy = fitted.calibrate(max_accuracy_loss=0.1, anyway=True)
     done = fitted.export(tmp_path / "bundle", policy, measure=False, anyway=True)
     assert done.card["network"]["backbone"] == "Net"
-    assert (done.folder / "card.md").read_text().startswith("# Net with early exits, on ")
-    assert done.card["check"]["what"] == "the whole test split"
+    assert (done.folder / "card.md").read_text().splitlines()[0] == snapshot
+    assert done.card["check"]["what"] == snapshot
     assert done.card["calibration"]["statement"] == policy.calibration.statement
     found = Bundle(done.folder).predict(IMAGES.permute(0, 2, 3, 1).numpy())
     made = fitted.predict(IMAGES, policy)
     assert (found.exits == made.exits.numpy()).all() and (found.classes == made.classes.numpy()).all()
     assert repr(made).startswith(f"Prediction of {len(IMAGES)} images: ") and "logits" not in repr(made)
-    assert repr(fitted.predict(IMAGES[:0], policy)) == "Prediction of 0 images: none"
+    assert repr(fitted.predict(IMAGES[:0], policy)) == snapshot
     assert repr(done) == f"Exported(folder={done.folder!r})"
 
 
-def test_one_exit_alone_goes_from_calibration_to_the_card(fitted: Fitted, tmp_path: Path) -> None:
+def test_one_exit_alone_goes_from_calibration_to_the_card(
+    fitted: Fitted, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     """With answers that all exits get right on validation and calibration, and few on test."""
     answers = {}
     for split in ("validation", "calibration", "test"):
@@ -74,17 +80,18 @@ def test_one_exit_alone_goes_from_calibration_to_the_card(fitted: Fitted, tmp_pa
         answers |= {split: np.stack([sure] * exits, axis=1), f"{split}_labels": labels}
     answers["test"][: len(answers["test"]) // 2, 0] *= -1
     other = replace(fitted, logits=answers)
-    with pytest.warns(offramp.OfframpWarning, match="Exit 1 alone meets the target and saves"):
+    with pytest.warns(offramp.OfframpWarning) as heard:
         policy = other.calibrate(max_accuracy_loss=0.05)
+    assert [str(one.message) for one in heard] == snapshot
     assert policy.score == "fixed"
-    assert policy.calibration.statement.startswith("Exit 1 alone meets the target and saves")
+    assert policy.calibration.statement == snapshot
     assert set(other.predict(IMAGES, policy).exits.tolist()) == {1}
     done = other.export(tmp_path / "bundle", policy, check=False, measure=False)
     assert (
         done.card["unreliable"] == [] and [e["in_bundle"] for e in done.card["exits"]][1:] == [False] * 2
     )
     above, alone = done.card["notes"]
-    assert "above the aim of 5 %" in above and alone.startswith("Exit 1 alone")
+    assert [above, alone] == snapshot
     text = (done.folder / "card.md").read_text()
     assert f"**{above}.**" in text and "Unreliable" not in text
     assert Bundle(done.folder).predict(IMAGES.permute(0, 2, 3, 1).numpy()).exits.tolist() == [1] * 60
@@ -92,7 +99,9 @@ def test_one_exit_alone_goes_from_calibration_to_the_card(fitted: Fitted, tmp_pa
 
 @pytest.mark.long
 @pytest.mark.parametrize("fitted", ["separate"], indirect=True)
-def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
+def test_int8_and_a_device_from_python(
+    fitted: Fitted, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     every = Policy("confidence", (1, 2, 3), (0.9, 0.9, None))
     done = fitted.export(tmp_path / "bundle", every, measure=False, anyway=True, int8=0.2)
     bundle = Bundle(done.folder)
@@ -104,15 +113,17 @@ def test_int8_and_a_device_from_python(fitted: Fitted, tmp_path: Path) -> None:
     asked: Any = {"stage_times": tmp_path / "times.json", "anyway": True}
     timed = fitted.calibrate(max_p95_latency=600.0, **asked)
     assert "Solved for Pi 5" in timed.calibration.statement
-    refused = {"measure": False, "check": False}
-    with pytest.raises(OfframpError, match="of int8 stages, and the bundle's are float32; time"):
-        fitted.export(tmp_path / "floats", timed, **refused)
-    done = fitted.export(tmp_path / "ints", timed, int8=0.2, anyway=True, **refused)
+    briefly = {"measure": False, "check": False}
+    reasons = refusal(fitted.export, tmp_path / "floats", timed, **briefly)
+    assert re.findall(r"the times .*? there", reasons) == snapshot
+    done = fitted.export(tmp_path / "ints", timed, int8=0.2, anyway=True, **briefly)
     assert not any("Pi 5 are of" in reason for reason in done.card["unreliable"])
-    refuses("goes by times of a device; give its", fitted.calibrate, max_p95_latency=1.0)
+    assert refusal(fitted.calibrate, max_p95_latency=1.0) == snapshot
 
 
-def test_a_policy_set_by_hand_is_timed_and_exported_too(fitted: Fitted, tmp_path: Path) -> None:
+def test_a_policy_set_by_hand_is_timed_and_exported_too(
+    fitted: Fitted, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     by_hand = Policy("confidence", (1, 2, 3), (0.0, 0.5, None))
     times = fitted.benchmark(by_hand, batches=[4], repeats=2, seconds=0.1)
     assert {"plain", "nothing leaves", "policy", "segment 1"} <= set(times["what"])
@@ -121,15 +132,17 @@ def test_a_policy_set_by_hand_is_timed_and_exported_too(fitted: Fitted, tmp_path
     assert rows["speedup"]["plain"] == 1
     assert rows["speedup"]["policy"] == rows["rate"]["policy"] / rows["rate"]["plain"]
     assert not times.isna().all().any()  # such as joules that nothing here can read
-    with pytest.raises(OfframpError, match="every image leaves at exit 1"):
-        fitted.export(tmp_path / "bundle", by_hand, check=False, measure=False)
-    done = fitted.export(tmp_path / "bundle", by_hand, check=False, measure=False, anyway=True)
+    briefly = {"measure": False, "check": False}
+    assert refusal(fitted.export, tmp_path / "bundle", by_hand, **briefly) == snapshot
+    done = fitted.export(tmp_path / "bundle", by_hand, anyway=True, **briefly)
     assert len(done.card["unreliable"]) == 1
     made = done.card["calibration"]
     assert made["chosen"]["leaving"] == [1.0, 0.0, 0.0] and "set by hand" in made["statement"]
 
 
-def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(
+    fitted: Fitted, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     policy = fitted.calibrate(risk=0.5, on_average=True, anyway=True)
     other = replace(policy, calibration=replace(policy.calibration, trial_hash="0" * 64))
     unmade: Any = None
@@ -137,7 +150,7 @@ def test_what_does_not_fit_is_refused(fitted: Fitted, tmp_path: Path) -> None:
         refuses("policy", fitted.export, tmp_path / "bundle", wrong)
     for wrong in (other, unmade, "nowhere.json"):
         refuses("policy", fitted.predict, IMAGES, wrong)
-    refuses("name one limit, such as `max_accuracy_loss` 0.01", fitted.calibrate)
+    assert refusal(fitted.calibrate) == snapshot
     assert not list(tmp_path.iterdir())
     policy.save(tmp_path / "policy.json")
     found = (fitted.predict(IMAGES, rule).exits for rule in (policy, str(tmp_path / "policy.json")))
@@ -195,8 +208,8 @@ def test_what_cannot_be_used(fitted: Fitted, call: Any, snapshot: SnapshotAssert
 
 def test_what_is_not_here(fitted: Fitted) -> None:
     """A store's trial, and a compiler of torch, of which versions have others."""
-    refuses("torch has no compiler 'foo'", fitted.benchmark, backend="foo")
-    refuses("no trial '[a-z]+-attached-given", offramp.load, fitted.trial, net=nn.Linear(1, 1))
+    refuses("compiler 'foo'", fitted.benchmark, backend="foo")
+    refuses(f"no trial '{fitted.trial}'", offramp.load, fitted.trial, net=nn.Linear(1, 1))
 
 
 def test_images_of_any_kind_have_the_same_answers(fitted: Fitted) -> None:
@@ -215,17 +228,18 @@ def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:
     assert made is not None and made.stages is not None and made.stages["batch"] == 1
 
 
-def test_images_that_came_normalized_make_no_bundle(tmp_path: Path) -> None:
+def test_images_that_came_normalized_make_no_bundle(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     images, labels = IMAGES.float() / 100, torch.arange(60) % 3
     fitted = offramp.fit(attached(), "joint", train=(images, labels), recipe={"epochs": 1})
-    refuses(r"not clearly better than chance .*anyway=True", fitted.calibrate, max_disagreement=0.5)
+    refuses(r"than chance .*anyway=", fitted.calibrate, max_disagreement=0.5)
     policy = fitted.calibrate(max_disagreement=0.5, anyway=True)
     assert fitted.predict(images, policy).classes.shape == (60,)
-    with pytest.raises(OfframpError, match="could not prepare a picture; train on uint8 images"):
-        fitted.export(tmp_path / "bundle", policy)
+    assert refusal(fitted.export, tmp_path / "bundle", policy) == snapshot
 
 
-def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -> None:
+def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(
+    tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
     train = IMAGES, torch.arange(60) % 3
     net = attached(exits=("middle",))
     fitted = offramp.fit(net, "joint", train=train, normalize="unit", recipe={"epochs": 1})
@@ -238,7 +252,7 @@ def test_pixels_normalized_by_0_and_1_are_not_taken_for_floats(tmp_path: Path) -
     answers = fitted.predict(IMAGES, policy)
     assert (found.classes == answers.classes.numpy()).all()
     assert torch.equal(fitted.predict(fitted.normalize(IMAGES), policy).logits, answers.logits)
-    refuses("images look like 0…255 pixels", fitted.predict, IMAGES.float(), policy)
+    assert refusal(fitted.predict, IMAGES.float(), policy) == snapshot
 
 
 def test_a_fitted_network_answers_until_it_is_told_to_train(fitted: Fitted) -> None:
@@ -278,9 +292,9 @@ def test_pixels_are_told_where_it_is_sure(name: str) -> None:
         assert _pixels_to(images * 0.97, HOW[name]) == 255
 
 
-def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted) -> None:
+def test_a_terminal_and_a_notebook_show_the_exits(fitted: Fitted, snapshot: SnapshotAssertion) -> None:
     rows = repr(fitted).splitlines()
-    assert len(rows) == 1 + 2 + 3 and rows[0].endswith("test accuracy at each exit")
+    assert len(rows) == 1 + 2 + 3 and rows[0].replace(fitted.trial, "TRIAL") == snapshot
     assert rows[1].split()[:3] == ["exit", "place", "MACs"] and rows[2].startswith("───")
     assert fitted._repr_html_().count("<tr") == 1 + 3
     shown = f"{100 * fitted.accuracy[3]:.1f} %"
@@ -296,7 +310,7 @@ def test_build_plans_for_the_device_that_is_asked_for(
     def chosen(wish: Any) -> Any:
         raise OfframpError(f"for {wish.device}")
 
-    monkeypatch.setattr("offramp.study.build.choose", chosen)
+    monkeypatch.setattr(study_build, "choose", chosen)
     for device in ("cpu", torch.device("cpu")):
         with pytest.raises(OfframpError, match=r"^for cpu$"):
             offramp.build("digits-cnn", "digits", tmp_path / "b", device=device, max_accuracy_loss=0.1)

@@ -248,27 +248,28 @@ def test_the_same_doors_take_what_is_right(call: Call, fitted: offramp.Fitted) -
     assert call(fitted) is not None
 
 
-def test_what_is_right_is_answered(fitted: offramp.Fitted) -> None:
+def test_what_is_right_is_answered(fitted: offramp.Fitted, snapshot: SnapshotAssertion) -> None:
     assert len(fitted.predict(images(3), POLICY).classes) == 3
     numbers = np.asarray(fitted.normalize(images(3)).cpu())
     assert len(fitted.predict(numbers, POLICY).classes) == 3
     numbers[1, 0, 2, 3] = np.inf
-    assert refusal(fitted.predict, numbers, POLICY).startswith("image 1 has NaN or infinite values")
+    assert refusal(fitted.predict, numbers, POLICY) == snapshot
 
 
 def test_a_bundle_answers_no_nan(
-    fitted: offramp.Fitted, tmp_path_factory: pytest.TempPathFactory
+    fitted: offramp.Fitted, tmp_path_factory: pytest.TempPathFactory, snapshot: SnapshotAssertion
 ) -> None:
     folder = tmp_path_factory.mktemp("nan") / "bundle"
     export(fitted, folder=folder)
     numbers = np.zeros((2, 8, 8, 1), np.float32)
     assert len(Bundle(folder).predict(numbers).classes) == 2
     numbers[1, 2, 3] = np.nan
-    with pytest.raises(BundleError, match="image 1 has NaN or infinite values"):
+    with pytest.raises(BundleError) as caught:
         Bundle(folder).predict(numbers)
+    assert str(caught.value) == snapshot
 
 
-def test_bounds_of_options_hold() -> None:
+def test_bounds_of_options_hold(snapshot: SnapshotAssertion) -> None:
     @checked
     def job(
         batch: Annotated[int | None, CommandOption("N", least=1, most=9)] = None,
@@ -277,9 +278,8 @@ def test_bounds_of_options_hold() -> None:
         return batch or sizes[0]
 
     assert [job(), job(1), job(9), job(sizes=[3, 2])] == [2, 1, 9, 3]
-    for wrong in (0, 10):
-        assert "give a whole number from 1 up to 9 or None" in refusal(job, wrong)
-    assert "give a list of a whole number from 2" in refusal(job, sizes=[2, 1])
+    assert [refusal(job, wrong) for wrong in (0, 10)] == snapshot
+    assert refusal(job, sizes=[2, 1]) == snapshot
 
 
 def test_a_function_stays_what_it_is() -> None:
