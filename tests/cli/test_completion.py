@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from command import Cli
 
+PROGRAM = f"#!{sys.executable}\nfrom offramp.cli import main\nmain()\n"
+
 
 def test_each_shell_has_a_script_of_its_own(cli: Cli) -> None:
     scripts = {shell: cli("--completion", shell) for shell in ("bash", "zsh", "fish")}
@@ -23,7 +25,7 @@ def test_bash_completes_commands_options_and_names(studied: Cli, tmp_path: Path)
     """The script is sourced, and asked as bash asks it when Tab is pressed."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "offramp"
-    program.write_text(f"#!{sys.executable}\nfrom offramp.cli import main\nmain()\n")
+    program.write_text(PROGRAM)
     program.chmod(0o755)
     (tmp_path / "s.sh").write_text(studied("--completion", "bash").out)
     lines = ["source ./s.sh"]
