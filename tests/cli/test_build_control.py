@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Cli, ok, refused
+from command import Cli, ok, refusal
 from PIL import Image
 from sklearn.datasets import load_digits
+from syrupy.assertion import SnapshotAssertion
 from torch import nn
 
 import offramp
@@ -65,9 +66,7 @@ def words(tmp_path: Path) -> tuple[str, ...]:
 def test_a_build_may_end_in_a_plain_network(cli: Cli, words: tuple[str, ...], tmp_path: Path) -> None:
     """Half of the images must leave where little is known, and a narrower network costs as little."""
     plan = cli(*words, "--dry-run")
-    assert "a smaller plain network may do as well: control (--control) trains one" in " ".join(
-        plan.out.split()
-    )
+    assert "control (--control) trains" in " ".join(plan.out.split())
     answer = ok(cli(*words, "--max-mean-macs", "60%", "--control", "--no-measure", "--json", "--anyway"))
     card = json.loads(answer.out)["card"]
     assert card["beside"]["ship"] == "plain network" and card["trial"] == card["beside"]["plain"]
@@ -77,7 +76,7 @@ def test_a_build_may_end_in_a_plain_network(cli: Cli, words: tuple[str, ...], tm
     epochs = card["training"]["recipe"]["epochs"]
     assert epochs > 8  # for as much training
     text = (tmp_path / "bundle" / "card.md").read_text()
-    assert "Beside a smaller plain network" in text and "Ship the plain network" in text
+    assert "a smaller plain network" in text and "Ship the plain" in text
     images = load_digits().images[:5] * 15
     bundle = Bundle(tmp_path / "bundle")
     pictures = [Image.fromarray(image.astype("uint8")) for image in images]
@@ -86,9 +85,9 @@ def test_a_build_may_end_in_a_plain_network(cli: Cli, words: tuple[str, ...], tm
     assert cli(*again, "--trust-code").code == 0
 
 
-def test_a_family_without_a_smaller_member_is_refused(cli: Cli) -> None:
+def test_a_family_without_a_smaller_member_is_refused(cli: Cli, snapshot: SnapshotAssertion) -> None:
     answer = cli("build", "--backbone", "digits-cnn", "--data", "digits", "--out", "b", "--control")
-    refused(answer, "no smaller network of the family of digits-cnn is known; name one as a setting")
+    assert refusal(answer) == snapshot
 
 
 def test_a_control_of_another_size_reads_images_of_that_size() -> None:
@@ -138,9 +137,9 @@ def test_fit_trains_a_smaller_module_as_well(fitted: offramp.Fitted) -> None:
     policy = fitted.calibrate(max_mean_macs="50%")
     own = fitted.beside(policy)
     assert own.ship == "plain network" and own.plain == fitted.control.trial
-    with pytest.raises(offramp.OfframpError, match="no smaller plain network was trained"):
+    with pytest.raises(offramp.OfframpError, match="no smaller plain"):
         fitted.control.beside(policy)
-    with pytest.raises(offramp.OfframpError, match="has early exits; give a policy"):
+    with pytest.raises(offramp.OfframpError, match="give a policy"):
         fitted.export("other")
 
 

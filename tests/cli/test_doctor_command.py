@@ -19,30 +19,32 @@ from offramp.study.plan.profiles import Gain
 from offramp.study.tune import AT_ONCE, BESIDE, MEMORY, Measuring
 
 CPU = torch.device("cpu")
+METER = "CPU power and energy"
+NO_METER = Missing("no counter in /sys", "ask the host for it")
+RUNTIMES = "other runtimes of bundles"
 
 
 @pytest.fixture(autouse=True)
 def quick(tmp_path, monkeypatch):
     monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 0.0)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
 
 
 def test_it_names_what_is_there_and_the_remedy_for_what_is_not(monkeypatch):
-    monkeypatch.setattr(
-        meter, "find_packages", lambda: Missing("no counter in /sys", "ask the host for it")
-    )
+    monkeypatch.setattr(meter, "find_packages", lambda: NO_METER)
     answer = call("doctor")
     assert answer.code == 0
     assert "torch" in answer.out and "cores" in answer.out
-    assert "no: no counter in /sys" in answer.out
-    assert "CPU power and energy: ask the host for it." in answer.out
+    assert f"no: {NO_METER.reason}" in answer.out
+    assert f"{METER}: {NO_METER.remedy}." in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
 
 
 def test_json_has_every_finding():
     found = {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
-    assert {"versions", "device", "cores", "memory", "CPU power and energy"} <= found.keys()
+    assert {"versions", "device", "cores", "memory", METER} <= found.keys()
     assert found["other work"]["remedy"] == ""
 
 
@@ -55,7 +57,7 @@ def test_runtimes_that_are_installed_are_named(missing, monkeypatch):
         lambda name: object() if name in packages.keys() - missing else None,
     )
     findings = {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
-    row = findings["other runtimes of bundles"]
+    row = findings[RUNTIMES]
     assert {title for title in packages.values() if title in row["found"]} == {
         title for name, title in packages.items() if name not in missing
     }
@@ -85,9 +87,9 @@ def measured(monkeypatch):
 @pytest.mark.usefixtures("measured")
 def test_tune_shows_what_it_measured_and_writes_a_profile_of_that_name():
     answer = ok(call("doctor", "--tune", "--name", "mine"))
-    assert "[1/1] resnet18: all there is" in answer.err
+    assert "[1/1] resnet18: " in answer.err
     assert "1.61" in answer.out and "numerics: mine" in answer.out
-    assert "No default has changed" in " ".join(answer.out.split())
+    assert "No default has" in " ".join(answer.out.split())
     assert profiles.find("mine", "cpu").threads == 1
     assert profiles.find("default", "cpu") is PROFILES["cpu"]
     refused(call("doctor", "--tune", "--name", "mine"), "is there already")
@@ -104,7 +106,7 @@ def test_doctor_then_says_what_was_measured():
     assert "measured" not in before["threads that wait"]["found"]  # no number is made up
     call("doctor", "--tune", "--json")
     after = said()
-    assert after["numerics profiles"]["found"] == "cpu, cpu-bf16, tuned"
+    assert after["numerics profiles"]["found"].split(", ") == ["cpu", "cpu-bf16", "tuned"]
     assert "1.61 (resnet18)" in after["freed memory"]["found"]
     assert "4.20 (resnet18)" in after["threads that wait"]["found"]
 
@@ -128,7 +130,7 @@ def test_tune_writes_where_it_is_told_to_and_studies_ask_for_the_path(tmp_path):
 @pytest.mark.usefixtures("measured")
 def test_tune_refuses_a_busy_machine_unless_told_otherwise(monkeypatch):
     monkeypatch.setattr(capacity, "busy_cores", lambda: 1.5)
-    refused(call("doctor", "--tune"), "other programs use 1.5 cores")
+    refused(call("doctor", "--tune"), "use 1.5 cores")
     assert not profiles.listed()
     assert call("doctor", "--tune", "--anyway").code == 0
     assert "others used 1.5 cores" in (profiles.listed()["tuned"].machine or "")
