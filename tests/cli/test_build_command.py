@@ -15,17 +15,19 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from command import Cli, ok, refusal, refused
+from command import Answer, Cli, ok, refusal, refused, untimed
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 from torchvision import models
 
+import offramp.api.deploy.build as deploy
 from longer import long
 from offramp.api.deploy.build import BuildChoices, Built, _limited
 from offramp.api.deploy.card import check_words
+from offramp.api.progress import log
 from offramp.bundle import web
 from offramp.bundle.runtime import Bundle
-from offramp.data import Data, DataSpec, load, normalize
+from offramp.data import Data, DataSpec, load, normalize, progress
 from offramp.data.dataset import FileSplit, Split
 from offramp.data.sources.folder import folder
 from offramp.nets import NetSpec, pretrained
@@ -40,11 +42,32 @@ from offramp.study.plan import forecast
 from offramp.study.run.trials import load_network
 from refusal import refuses
 from support import run_all
+from wording import stable
 
 SHORT = ("--set", "recipe.epochs=2", "--set", "numerics=default")
 DIGITS = ("build", "--backbone", "digits-cnn", "--data", "digits")
-AS_TRAINED = ("--set", "data.held_out_images=100")  # a quarter of each class, as by default
 SMALL = ("--set", "data.train_images=400", "--set", "data.test_images=100")
+OWN_SPLITS = "data.split_seed=trial"
+TRIAL = "two-stage-digits-cnn-digits-s1"
+WHOLE = "the whole test split"
+REMEDY = "What can be had: "
+
+
+def held_out(images: int) -> tuple[str, str]:
+    return "--set", f"data.held_out_images={images}"
+
+
+def told(answer: Answer) -> str:
+    """What a command that succeeds says, in one line."""
+    return " ".join(ok(answer).out.split())
+
+
+def reasons(answer: Answer) -> str:
+    """Why `build --dry-run --json` would do what, and why not at all, as a snapshot has it: without how
+    many threads this machine has."""
+    said = json.loads(ok(answer).out)
+    lines = [line for line in said["reasons"] if not line.startswith("arithmetic: ")]
+    return stable("\n".join([*lines, *(f"Refused: {why}" for why in said["refused"])]))
 
 
 @pytest.fixture
@@ -78,8 +101,8 @@ def engine(place: Path) -> Path:
 
 
 def test_the_reading_of_images_is_told(cli: Cli, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.data.progress.PERIOD", 0.0)
-    monkeypatch.setattr("offramp.api.progress.log.SELDOM", 0.0)
+    monkeypatch.setattr(progress, "PERIOD", 0.0)
+    monkeypatch.setattr(log, "SELDOM", 0.0)
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     assert "reading images: " in cli(*words, "--dry-run").err
     assert cli(*words, "--dry-run", "--quiet").err == ""
@@ -94,50 +117,51 @@ def test_a_limit_that_nobody_named_is_the_least_that_the_images_tell(images: int
     assert _limited(named, images) == (named, ())
 
 
-def test_images_that_are_too_few_for_the_usual_limit(cli: Cli, photos: Path) -> None:
+def test_images_that_are_too_few_for_the_usual_limit(
+    cli: Cli, photos: Path, snapshot: SnapshotAssertion
+) -> None:
     """Who named none has the least that they tell; who did is refused, with the command for that."""
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
-    words = (*words, "--set", "data.held_out_images=24", "--exits", "1")
-    dry = " ".join(cli(*words, "--dry-run").out.split())
-    line = "no limit was named: it is a loss of accuracy of 0.04, as 24 calibration images tell no"
-    assert line in dry and "Target: max-accuracy-loss 0.04." in dry and "refused" not in dry
+    words = (*words, *held_out(24), "--exits", "1")
+    dry = cli(*words, "--dry-run", "--json")
+    assert reasons(dry) == snapshot
+    assert json.loads(dry.out)["target"] == {"max-accuracy-loss": 0.04}
     err = cli(*words, "--max-accuracy-loss", "0.01").err.strip()
-    command = shlex.split(err.partition("What can be had: ")[2])
+    command = shlex.split(err.partition(REMEDY)[2])
     assert command == ["offramp", *words, "--max-accuracy-loss", "0.04"]
     assert "refused" not in cli(*command[1:], "--dry-run").out
 
 
-@pytest.mark.parametrize("small", [False, *long(True)], ids=["bundle", "and a small one, with a page"])
-def test_from_a_folder_of_images_to_a_bundle(
-    cli: Cli, photos: Path, tmp_path: Path, small: bool
+def test_images_that_are_too_few_for_any_limit(
+    cli: Cli, photos: Path, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
+    """Which is said before the work."""
     words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     few = cli(*words)
-    assert few.code == 2 and "15 calibration images cannot tell a loss of 0.05" in few.err
-    assert "it takes 19" in few.err and "`data.held_out_images`" in few.err
-    dry = " ".join(cli(*words, "--dry-run").out.split())
-    assert "It would be refused: 15 calibration images cannot tell a loss of 0.05" in dry
-    assert "3 early exits: blocks." in dry
-    assert not (tmp_path / "runs").exists()  # said before the work
+    assert (few.code, few.err.count("offramp: ")) == (2, 1)
+    dry = cli(*words, "--dry-run", "--json")
+    assert reasons(dry) == snapshot
+    (why,) = json.loads(dry.out)["refused"]
+    assert why in few.err and f"refused: {why}" in told(cli(*words, "--dry-run"))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("small", [False, *long(True)], ids=["bundle", "and a small one, with a page"])
+def test_from_a_folder_of_images_to_a_bundle(
+    cli: Cli, photos: Path, tmp_path: Path, small: bool, snapshot: SnapshotAssertion
+) -> None:
+    words = ("build", "--backbone", "digits-cnn", "--data", f"folder:{photos}", "--out", "bundle")
     words = (*words, "--exits", "1")  # of which each is a graph to export
     words = (*words, "--set", "recipe.epochs=4", "--max-accuracy-loss", "0.1", "--anyway")
-    answer = ok(cli(*words))
-    for said in (
-        "Data: folder, 3 classes, images 3×48×48",
-        "strategy distillation: where accuracy and generalization count most",
-        "size 48: images differ",
-        "1 early exit: blocks.",
-        "starts from random weights; with 78 training images, given weights often do",
-        "4 epochs a phase of 78 training images, 16 a step",
-        "9 images each for validation and calibration",
-        "Check: ",
-        "python bundle/run.py",
-        "  offramp benchmark bundle --store runs/build",
-        "  offramp serve bundle",
-    ):
+    plan = cli(*words, "--dry-run", "--json")
+    assert reasons(plan) == snapshot(name="reasons")
+    answer = cli(*words)
+    assert all(reason in told(answer) for reason in json.loads(plan.out)["reasons"])
+    for said in ("3 classes, images 3×48×48", "Check: ", "bundle/run.py", "offramp serve bundle"):
         assert said in answer.out
+    assert "offramp benchmark bundle" in answer.out
     card = json.loads((tmp_path / "bundle" / "card.json").read_text())
-    assert card["check"]["what"] == "the whole test split"
+    assert card["check"]["what"] == WHOLE
     assert card["network"]["taps"] == 1 and card["network"]["head"] == [["flatten", False]]
     assert card["network"]["heads_that_flatten"] == []
     # The bundle's answers for the files are those of the trial for its test split: the same pixels.
@@ -153,7 +177,7 @@ def test_from_a_folder_of_images_to_a_bundle(
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 120
     following = [line.split() for line in answer.out.splitlines() if line.startswith("  offramp show")]
     assert len(following) == 1 and cli(*following[0][1:]).code == 0
-    refused(cli(*words), "holds a bundle already")
+    assert refusal(cli(*words)) == snapshot(name="there already")
     if not small:
         return
     engine(tmp_path / "ort")
@@ -170,18 +194,14 @@ def _test_files(photos: Path) -> tuple[str, ...]:
     return test.images.ids
 
 
-def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path) -> None:
-    answer = ok(cli(*DIGITS, *SMALL, *SHORT, "--out", "b", "--goal", "training-time", "--dry-run"))
-    for said in (
-        "Data: digits, 10 classes, images 1×8×8",
-        "strategy two-stage",
-        "goal 'training-time'",
-        "MACs before it",
-        "Target: max-accuracy-loss 0.016. Bundle: b.",  # as 63 calibration images tell
-        "backbone",
-        "Nothing was started.",
-    ):
+def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    words = (*DIGITS, *SMALL, *SHORT, "--out", "b", "--goal", "training-time", "--dry-run")
+    plan, answer = cli(*words, "--json"), cli(*words)
+    assert reasons(plan) == snapshot
+    assert all(reason in told(answer) for reason in json.loads(plan.out)["reasons"])
+    for said in ("10 classes, images 1×8×8", "MACs before it", "backbone", "Nothing was started."):
         assert said in answer.out
+    assert "loss 0.016. Bundle: b." in answer.out  # as 63 calibration images tell
     assert not list(tmp_path.iterdir())
     wanted = (*SHORT, "--out", "b", "--max-accuracy-loss", "1%")
     found = json.loads(cli(*DIGITS, *SMALL, *wanted, "--dry-run", "--json").out)
@@ -200,8 +220,9 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     net = load_network(store, store.trials()[0], torch.device("cpu"))
     torch.save(inside(net).trunks[0].module.state_dict(), tmp_path / "mine.pth")
     words = (*DIGITS, *SMALL, *SHORT, "--weights", "mine.pth", "--keep-frozen", "--out", "b")
-    refused(cli(*words), "say normalize: imagenet, or train, or a mean")
-    answer = ok(cli(*words, "--normalize", "train", "--exits", "2", "--anyway", *AS_TRAINED))
+    refused(cli(*words), "say normalize: imagenet")
+    words = (*words, *held_out(100))  # a quarter of each class, as by default
+    answer = ok(cli(*words, "--normalize", "train", "--exits", "2", "--anyway"))
     assert "tensors loaded" in answer.out and "Weights 'mine.pth'" in answer.out
     built = Store(tmp_path / "runs" / "build")
     (trial,) = built.trials()
@@ -212,19 +233,19 @@ def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     assert [exit["exit"] for exit in card["exits"]] == [1, 2, 3]
 
 
-def test_a_time_sets_the_epochs(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_sets_the_epochs(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
     monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
     words = (*DIGITS, "--out", "b", "--budget")
     answer = cli(*words, "10s", "--dry-run")
-    assert answer.code == 0 and "A budget of 10.0 s: the same as the settings " in answer.err
-    assert " epochs and " in answer.err and "new images teach more" in " ".join(answer.err.split())
+    assert answer.code == 0 and untimed(answer.err) == snapshot(name="enough")
     epochs = answer.err.partition("recipe.epochs=")[2].split()[0].rstrip(";.")
     assert f"- {epochs} epochs a phase of " in answer.out
     short = cli(*words, "1s")
-    assert short.code == 2 and short.out == ""
-    said = " ".join(short.err.split())
-    assert "a budget of 1.0 s is too short: it leaves" in said
-    assert "networks stay near chance; give about" in said
+    said, _, line = short.err.partition("offramp: ")
+    assert (short.code, short.out) == (2, "")
+    assert [*untimed(said), line] == snapshot(name="too short")
 
 
 @pytest.mark.long
@@ -234,37 +255,33 @@ def test_a_bundle_of_too_short_a_training_is_marked(
     monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
     answer = ok(cli(*DIGITS, "--out", "b", "--exits", "1", "--budget", "1s", "--anyway"))
     card = json.loads((tmp_path / "b" / "card.json").read_text())
-    assert card["unreliable"][0].startswith("a budget of 1.0 s is too short")
-    assert "Unreliable: a budget of 1.0 s is too short" in answer.out
+    assert card["unreliable"][0].startswith("a budget of 1.0 s")
+    assert "Unreliable: a budget of 1.0 s" in answer.out
 
 
 @pytest.mark.long
 def test_public_weights_that_are_here_are_the_start(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
     words = ("build", "--backbone", "mobilenetv2", "--data", "digits", "--size", "32")
-    gray = (*words, "--out", "b", "--dry-run")
+    gray = (*words, "--out", "b", "--dry-run", "--json")
     words = (*gray, "--set", "data.channels=3")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    random = ok(cli(*words))
-    said = " ".join(random.out.split())
-    assert (
-        "starts from random weights; with 948 training images, given weights often do better "
-        "(weights: a file or 'imagenet', which fetches public ones)" in said
-    )
     weights = models.get_model_weights("mobilenet_v2").DEFAULT
     file = tmp_path / "hub" / "checkpoints" / weights.url.rpartition("/")[2]
+
+    def start(*words: str) -> str:
+        lines = reasons(cli(*words)).replace(file.name, "FILE").splitlines()
+        return "\n".join(line for line in lines if "weights" in line)
+
+    assert start(*words) == snapshot(name="not here")
     file.parent.mkdir(parents=True)
     state = models.mobilenet_v2().state_dict()
     torch.save(state, file)
     monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: torch.load(file))
-    found = ok(cli(*words))
-    said = " ".join(found.out.split())
-    assert f"starts from ImageNet weights, {file}" in said and "pixels normalized by ImageNet's" in said
-    assert "starts from random weights" in cli(*words, "--weights", "random").out
-    left = " ".join(cli(*gray).out.split())  # which ImageNet's do not fit
-    assert "starts from random weights" in left
-    assert f"ImageNet weights, {file}, are left out, as nobody asked for them: normalize:" in left
+    assert start(*words) == snapshot(name="here")
+    assert start(*words, "--weights", "random") == snapshot(name="not wanted")
+    assert start(*gray) == snapshot(name="of gray")
     refused(cli(*gray, "--weights", "imagenet"), "normalize: ")
 
 
@@ -290,10 +307,12 @@ def test_a_published_network_is_kept_as_it_is(
     answer = ok(cli("build", "--backbone", name, *PUBLISHED, "--strategy", "survivors"))
     out = " ".join(answer.out.split())
     assert f"images 3×{side}×{side}" in out and pixels in out
-    assert "drawn anew" not in out and "strategy survivors: as asked" in out
+    assert "drawn anew" not in out and "survivors: as asked" in out
 
 
-def test_what_a_published_network_is_given_fits_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_published_network_is_given_fits_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
     words = ("build", "--backbone", "timm/test_vit", *PUBLISHED)
     of = {n: origin_of(NetSpec("timm/test_vit"), (3, 64, 64), n).make for n in (10, 1000)}
     monkeypatch.setattr(pretrained, "_public", lambda _: dict(of[10]().state_dict()))  # type: ignore[misc]
@@ -301,14 +320,13 @@ def test_what_a_published_network_is_given_fits_it(cli: Cli, monkeypatch: pytest
     odd = pretrained.Published((0.5, 0.4, 0.3), (0.2, 0.2, 0.25), 64)  # as no name has them
     with monkeypatch.context() as patch:
         patch.setattr(build, "published", lambda _: odd)
-        answer = cli(*words, "--strategy", "survivors")
-    said = " ".join(answer.out.split())
-    assert answer.code == 0 and "pixels normalized by (0.5, 0.4, 0.3) and (0.2, 0.2, 0.25)" in said
+        said = told(cli(*words, "--strategy", "survivors"))
+    assert "normalized by (0.5, 0.4, 0.3) and (0.2, 0.2, 0.25)" in said
     other = cli(*words, "--set", "data.options={}", "--weights", "mine.pth")
-    assert other.code == 2 and "pretrained takes the public weights" in other.err
+    assert refusal(other) == snapshot(name="two")
     monkeypatch.setattr(pretrained, "_public", lambda _: dict(of[1000]().state_dict()))  # type: ignore[misc]
     thousand = cli(*words, "--size", "64")
-    refused(thousand, "'backbone: kept' keeps weights that are random in part")
+    assert refusal(thousand) == snapshot(name="of other classes")
 
 
 @pytest.mark.parametrize("strategy", ["two-stage", *long("survivors")])
@@ -370,10 +388,10 @@ def test_choices_that_are_none(cli: Cli) -> None:
     """Of which there will be others; how the rest of these lines goes is in no snapshot."""
     kept = ("--weights", "w.pth", "--keep-frozen", "--strategy", "joint")
     for words, said in (
-        (("--backbone", "resnet"), "did you mean 'resnet"),
+        (("--backbone", "resnet"), "mean 'resnet"),
         (("--backbone", "torchvision/nope"), "nope"),
-        (("--strategy", "baseline"), "'baseline' has no early exits"),
-        (kept, "strategy joint, as asked, trains the backbone"),
+        (("--strategy", "baseline"), "'baseline' has no"),
+        (kept, "joint, as asked"),
     ):
         refused(cli(*DIGITS, "--out", "b", *words), said)
 
@@ -395,18 +413,17 @@ def test_images_are_read_as_the_settings_say(photos: Path) -> None:
     files, boxes = train("execution.loader=streaming"), train("augment={resized_crop: [0.5, 1]}")
     assert isinstance(files, FileSplit) and files.memory is None
     assert isinstance(boxes, FileSplit)  # a Split has nothing around its pixels
-    own = "data.split_seed=trial"
-    assert train(own, seed=1).digest != train(own, seed=2).digest
+    assert train(OWN_SPLITS, seed=1).digest != train(OWN_SPLITS, seed=2).digest
 
 
-def test_the_strategy_comes_from_runs_where_there_are_some(cli: Cli) -> None:
+def test_the_strategy_comes_from_runs_where_there_are_some(
+    cli: Cli, snapshot: SnapshotAssertion
+) -> None:
     before = ("--strategy", "pretrained-branch", "--backbone", "digits-cnn", "--data", "digits")
     ok(cli("run", *before, *SMALL, *SHORT, "--store", "known"))
     words = (*DIGITS, *SMALL, *SHORT, "--out", "b", "--evidence", "known", "--dry-run")
-    answer = ok(cli(*words))
-    said = "strategy pretrained-branch: first for the goal 'accuracy' in runs of digits-cnn on digits"
-    assert said in " ".join(answer.out.split())
-    refused(cli("build", "--backbone", "resnet18", *words[3:]), "say nothing of resnet18")
+    assert reasons(cli(*words, "--json")).splitlines()[0] == snapshot(name="told")
+    assert refusal(cli("build", "--backbone", "resnet18", *words[3:])) == snapshot(name="not told")
 
 
 def test_every_strategy_that_can_keep_a_backbone_may() -> None:
@@ -417,25 +434,22 @@ def test_every_strategy_that_can_keep_a_backbone_may() -> None:
         assert _strategy(replace(wish, strategy=name), []) == {"name": name, "backbone": "kept"}
     refuses("unknown strategy 'cascad'", _strategy, replace(wish, strategy="cascad"), [])
     known = replace(wish, evidence=("pretrained-branch", {"scope": "head"}, "digits-cnn (runs)"))
-    message = (
-        r"pretrained-branch, first .* in runs of digits-cnn \(runs\), trains the backbone; .* two-st"
-    )
-    refuses(message, _strategy, known, [])
+    line = refuses("pretrained-branch", _strategy, known, [])
+    assert "digits-cnn (runs)" in line and "two-stage" in line
 
 
 def test_export_shows_what_it_made(studied: Cli) -> None:
-    trial = "two-stage-digits-cnn-digits-s1"
-    words = ("calibrate", trial, "--max-accuracy-loss", "0.05", "--out", "p.json")
-    refused(studied(*words), "not clearly better than chance")
+    words = ("calibrate", TRIAL, "--max-accuracy-loss", "0.05", "--out", "p.json")
+    refused(studied(*words), "better than chance")
     assert not Path("p.json").exists() and studied(*words, "--anyway").code == 0
-    export = ("export", trial, "--policy", "p.json", "--out", "b", "--no-measure")
-    refused(studied(*export, "--quiet"), "not clearly better than chance")
+    export = ("export", TRIAL, "--policy", "p.json", "--out", "b", "--no-measure")
+    refused(studied(*export, "--quiet"), "better than chance")
     answer = ok(studied(*export, "--anyway"))
     assert answer.out.startswith("Unreliable: ")
-    assert "100 images (the whole test split), logits within" in answer.out
+    assert f"100 images ({WHOLE}), logits within" in answer.out
     assert "stage 1 of " in answer.err and "comparing with PyTorch" in answer.err
     unchecked = ("--policy", "p.json", "--out", "c", "--no-check", "--json", "--anyway")
-    told = studied("export", trial, *unchecked)
+    told = studied("export", TRIAL, *unchecked)
     assert told.code == 0 and told.err == ""
     assert json.loads(told.out)["card"]["check"] is None
 
@@ -460,32 +474,33 @@ def test_as_many_are_held_out_as_the_target_needs(
 
 
 @pytest.mark.long
-def test_a_table_of_images_of_several_sizes_is_given_one(cli: Cli, photos: Path) -> None:
+def test_a_table_of_images_of_several_sizes_is_given_one(
+    cli: Cli, photos: Path, snapshot: SnapshotAssertion
+) -> None:
     """And what was understood of the data is told."""
     paths = [(p, p.parent.name) for p in sorted(photos.glob("*/*.*"))]
     lines = [f"{path.relative_to(photos)},{name}" for path, name in paths]
     (photos / "labels.csv").write_text("\n".join(["file,class", *lines]))
     words = ("--backbone", "resnet18", "--data", f"table:{photos}/labels.csv", "--out", "bundle")
     out = cli("build", *words, "--dry-run").out
-    assert "columns of labels.csv: image is 'file', label is 'class'." in out and "few images" in out
+    assert [line for line in out.splitlines() if "labels.csv" in line] == snapshot
+    assert "few images" in out
 
 
-def test_no_policy_is_named_that_nobody_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_policy_is_named_that_nobody_wrote(
+    monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
     """Of a plain network there is none to calibrate, and its bundle is the one that was written."""
-    monkeypatch.setattr("offramp.api.deploy.build.card_document", lambda *_: [])
+    monkeypatch.setattr(deploy, "card_document", lambda *_: [])
     rule = Policy("confidence", (2,), (None,))
     plain = Built(Path("b"), rule, {}, "baseline-net-1f2e60c4")
     early = replace(plain, _share=50)
-    export = "  offramp export 1f2e60c4 --store runs/build --policy policy.json --out other"
-    assert [export in built.document() for built in (plain, early)] == [False, True]
+    assert [built.document() for built in (plain, early)] == snapshot
 
 
-def test_a_check_that_agrees_wholly() -> None:
-    check = {"images": 500, "what": "the whole test split", "differing": 0, "share": 0.0}
-    assert check_words({**check, "accuracy": 0.0}).endswith(
-        "), shares of exits and accuracy as calibrated."
-    )
-    assert "accuracy within 0.2." in check_words({**check, "accuracy": 0.002})
+def test_a_check_that_agrees_wholly(snapshot: SnapshotAssertion) -> None:
+    check = {"images": 500, "what": WHOLE, "differing": 0, "share": 0.0}
+    assert [check_words({**check, "accuracy": accuracy}) for accuracy in (0.0, 0.002)] == snapshot
 
 
 @pytest.mark.parametrize("page", ["b", "b/site", "."])
@@ -494,7 +509,7 @@ def test_a_page_and_a_bundle_have_folders_of_their_own(
 ) -> None:
     ort = engine(tmp_path_factory.mktemp("ort"))
     words = ("--web", page, "--onnxruntime-web", ort, "--dry-run")
-    refused(cli(*DIGITS, "--out", "b", *words), f"--web {page} and --out b are one folder")
+    refused(cli(*DIGITS, "--out", "b", *words), f"--web {page} and --out b")
 
 
 def test_photos_on_their_side_differ_in_size(cli: Cli, tmp_path: Path) -> None:
