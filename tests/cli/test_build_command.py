@@ -214,7 +214,7 @@ def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path, snapshot: SnapshotAss
 @pytest.mark.long
 def test_a_checkpoint_that_is_kept(cli: Cli, tmp_path: Path) -> None:
     """Its final answer is the file's, to the bit, in the trial, and within rounding in the bundle."""
-    before = ("train", "--strategy", "baseline", "--backbone", "digits-cnn", "--data", "digits")
+    before = ("run", "--strategy", "baseline", "--backbone", "digits-cnn", "--data", "digits")
     assert cli(*before, *SMALL, "--set", "recipe.epochs=3").code == 0
     store = Store(tmp_path / "runs")
     net = load_network(store, store.trials()[0], torch.device("cpu"))
