@@ -374,6 +374,30 @@ def test_what_smaller_plain_networks_come_to() -> None:
         assert f"> {sentence_}" in text
 
 
+def test_a_smaller_network_beside_training_from_scratch() -> None:
+    parts = [opened("imagenette-scratch"), evidence.open(DOCS / "imagenette-scratch-tiny")]
+    (runs,) = evidence.join(parts).runs
+    (sentence_,), (tiny,) = beside_plain(runs), runs.controls.cheaper
+    words, level = section("imagenette-scratch"), runs.beside_controls[tiny.label]
+    assert f"> {sentence_}" in words
+    (best,) = (
+        p for p in level.pairs if isinstance(p, Pair) and tiny.label in (p.a, p.b) and p.p < ALPHA
+    )
+    assert f"pretrained-branch significantly (p {best.p:.3f})" in words
+    ahead = f"{pct(best.difference)} points ahead of a plain network of its compute"
+    table = opened("imagenette-scratch").table
+    costs = table[table["metric"] == "macs_written"].groupby(["strategy", "seed"])["value"].sum()
+    whole = costs.groupby("strategy").mean()["pretrained-branch"]
+    times = f"{whole / tiny.training:.1f} times"
+    assert f"for {whole / 1e12:.1f} T MACs, {times} as much" in words
+    first = page().partition("\n## ")[0]
+    assert (
+        ahead in first
+        and f"It takes {times} the training" in first
+        and f"of {times} the training" in readme()
+    )
+
+
 def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> None:
     (runs,) = with_controls("cifar10-long").runs
     (tiny,) = runs.controls.cheaper
