@@ -12,7 +12,7 @@ from offramp.errors import OfframpError
 from offramp.policy.calibrate import calibrate, statement, target
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
-from offramp.policy.limits import COMPANIONS, LIMITS, TIME, Budget, LimitKind, Limits
+from offramp.policy.limits import COMPANIONS, LIMITS, Budget, LimitKind, Limits
 from offramp.policy.policy import Policy, parse, to_json
 from offramp.policy.useful import chance, check, doubts, least_loss, resolution, seen
 from refusal import refuses
@@ -117,7 +117,6 @@ def test_each_limit_says_all_that_its_readers_need() -> None:
         budget = rule.by if isinstance(rule.by, Budget) else None
         assert (rule.metavar == "TIME") == (rule.stages is not None)
         assert budget is None or budget.phrase.count("{}") == 1
-    assert [TIME.write(seconds) for seconds in (0.005, 3600)] == ["5 ms", "1 h 00 min"]
 
 
 @pytest.mark.usefixtures("narrow")

@@ -140,11 +140,7 @@ def _positive(name: str, value: float) -> float:
 
 SHARE = LimitUnit("SHARE", _share, "{:g}".format)
 MACS = LimitUnit("MACS", _macs, "{:,.0f} MACs".format)
-TIME = LimitUnit(
-    "TIME",
-    _seconds,
-    lambda seconds: f"{1000 * seconds:.4g} ms" if seconds < 9 else units.duration(seconds),
-)
+TIME = LimitUnit("TIME", _seconds, lambda seconds: f"{1000 * seconds:.4g} ms")
 SLOW = "place an exit earlier or take another batch"
 CONFIDENCE = LimitRule("", SHARE, "guarantee", "", "a lower one", example=0.95)
 
