@@ -29,6 +29,15 @@ def stable(text: str) -> str:
     return re.sub(rf"(?:{'|'.join(TEMPORARY)})[^/\s'\",;:()]+", "TMP", text)
 
 
+def unhashed(text: str) -> str:
+    """A text without keys and hashes of trials.
+
+    >>> unhashed("no trial joint-digits-s42-3c36db2e")
+    'no trial joint-digits-s42-HASH'
+    """
+    return re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", text)
+
+
 def refusal(function: Callable[..., object], *args: Any, **kwargs: Any) -> str:
     """The one line in which `function(*args, **kwargs)` is refused, as a snapshot has it.
 

@@ -36,6 +36,7 @@ from offramp.policy.scoring import SCORES, Score
 from offramp.preprocessing import Preprocessing
 from offramp.store.store import Store
 from support import CPU, run_all, tiny_data, tiny_plan, tiny_study
+from wording import unhashed
 
 EXITS = (1, 2, 3, 4)
 COUNT = 12
@@ -79,10 +80,6 @@ def write_policy(
 @pytest.fixture
 def run() -> Cli:
     return lambda *words: call("predict", *words)
-
-
-def unhashed(text: str) -> str:
-    return re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", text)
 
 
 def told(answer: Answer) -> str:

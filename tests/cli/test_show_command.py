@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,12 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp.store.archive import Archive
 from offramp.store.manifest import Provenance
+from wording import unhashed
 
 TRIAL = "two-stage-digits-cnn-digits-s1"
 CLOSE = "joint-digits-cnn-digit-s1"  # to one that there is
 DEVICE = "A processor whose maker gave it one of the longest names there are, at 2.25GHz"
 LIST = "studies: [s.yaml, other.yaml]"
-
-
-def unhashed(text: str) -> str:
-    return re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", text)
 
 
 def test_show(studied: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

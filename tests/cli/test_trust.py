@@ -21,6 +21,7 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp.cli import main
 from offramp.hashing import file_digest
+from wording import unhashed
 
 CODE = """
 from pathlib import Path
@@ -104,10 +105,6 @@ def mine(cli: Cli, made: Path, tmp_path: Path) -> Cli:
 def refused(answer: Answer, *said: str) -> None:
     command.refused(answer, *said)
     assert not Path("ran").exists()
-
-
-def unhashed(text: str) -> str:
-    return re.sub(r"\b[0-9a-f]{8,64}\b", "HASH", text)
 
 
 def told(answer: Answer) -> str:

@@ -152,11 +152,6 @@ class Archive:
         """Check every byte of a trial. Raises Damaged naming the first bad file."""
         sealed.verify(self.files, TRIAL, checked(trial))
 
-    def matching(self, part: str) -> list[str]:
-        """The trials whose id is, begins with, or else ends with `part` (ENDING letters at least),
-        sorted; one whose id it is alone."""
-        return matching(self.trials(), part)
-
     def find_trial(self, part: str) -> str:
         """The one trial of `matching`. Raises OfframpError otherwise."""
         return find_trial(self.trials(), part, self.root)
@@ -252,7 +247,8 @@ def checked(name: str) -> str:
 
 
 def matching(trials: Sequence[str], part: str) -> list[str]:
-    """As `Archive.matching`, of any trials."""
+    """The trials whose id is, begins with, or else ends with `part` (ENDING letters at least), in their
+    order; one whose id it is alone."""
     begun = [part] if part in trials else [t for t in trials if t.startswith(part)]
     return begun or [t for t in trials if len(part) >= ENDING and t.endswith(part)]
 
@@ -272,7 +268,7 @@ def find_trial(trials: Sequence[str], part: str, where: Place) -> str:
 
 
 def several(part: str, trials: Sequence[str]) -> str:
-    """`'joint' begins 2 trials`. trials: of `Archive.matching`."""
+    """`'joint' begins 2 trials`. trials: of `matching`."""
     return f"'{part}' {'begins' if trials[0].startswith(part) else 'ends'} {len(trials)} trials"
 
 

@@ -33,6 +33,7 @@ from offramp.api.options import (
 )
 from offramp.api.reporter import finished
 from offramp.errors import OfframpError
+from offramp.labels import several
 from offramp.terminal import TextBlocks, TextTable, Verbatim
 from offramp.units import size
 
@@ -119,7 +120,7 @@ def export(
     plain = len(source.read_trial(trial).exits) == 1
     if policy is None and not (to_measure or plain):
         raise OfframpError(NO_POLICY)
-    if web is not None and source.trial_logits(trial)["test_labels"].ndim > 1:
+    if web is not None and several(source.trial_logits(trial)["test_labels"]):
         check_one_class(web=web)
     code_runs = trusted(source, trial, trust_code, data=check or allowed is not None)
     options = ExportOptions(

@@ -165,8 +165,10 @@ def show(
         offramp show 2aaa974f
         offramp show 9ca0b60b --study demo.yaml --set recipe.epochs=3
     """
+    from offramp.store.archive import matching
+
     archive = archived(store)
-    if study is not None or not archive.matching(name):
+    if study is not None or not matching(archive.trials(), name):
         planned = _planned(study, settings, user_code)
         nodes = sorted(key for key in {*archive.nodes(), *planned} if key.startswith(name))
         if nodes or study is not None:
