@@ -253,7 +253,7 @@ class ExitedRows:
     logits: Array  # [L, C] float32
     confidence: Array  # [L]
     scores: Array = None  # [L, stage + 1], how sure each stage was that they ran, if it is told
-    probabilities: Array = None  # [L, C], of classes, or of each of several labels
+    probabilities: Array = None  # [L, C], of each of several labels
 
 
 @dataclass(frozen=True)
@@ -492,8 +492,9 @@ class Bundle:
 
     def run(self, pixels: Array) -> Answers:
         """`predict` of what `pixels` returns: [B, C, H, W] float32."""
-        exited = [self._alone(pixels)] if len(pixels) == 1 else self._stages(pixels)
-        return self._answers(len(pixels), exited)
+        if len(pixels) == 1:
+            return self._alone(pixels)
+        return self._answers(len(pixels), self._stages(pixels))
 
     def step(
         self, at: int, images: StageInput, scored: bool = True
@@ -519,9 +520,9 @@ class Bundle:
         # What goes on is made smaller, so that what left stops costing.
         return left, staying, onward[staying] if len(staying) else None
 
-    def _alone(self, pixels: Array) -> ExitedRows:
-        """Where one image [1, C, H, W] leaves: `step` after `step`, without what tells rows apart, which
-        takes longer than some stages."""
+    def _alone(self, pixels: Array) -> Answers:
+        """What one image [1, C, H, W] came to: `step` after `step`, without what tells rows apart and
+        with few kernels, which take longer than some stages."""
         tensors: dict[int | None, list[Array]] = {None: [pixels]}
         answer: Array = None
         past: Any = None
@@ -531,7 +532,19 @@ class Bundle:
             leaving, _, past = self._decided(at, answer, past, scored=False)
             if leaving[0]:
                 break
-        return self._exited(at, leaving, answer, past)
+        together = self.several or self._scoring.SCORES[self.score].together
+        few = None if together else self._scoring.row_answers(answer, stage.temperature)
+        if few is None:
+            return self._answers(1, [self._exited(at, leaving, answer, past)])
+        ((number, sure),) = few
+        return Answers(
+            np.array([number]),
+            (self.labels[number],),
+            np.array([sure], np.float32),
+            np.array([stage.exit]),
+            answer.astype(np.float32, copy=False),
+            np.array([self.compute(at)], np.float32),
+        )
 
     def _decided(self, at: int, answer: Array, past: Any, scored: bool) -> tuple[Array, Array, Any]:
         """Of answers [n, C] of stage `at`: which leave, [n] bool; their scores, [n], None where none is
@@ -551,13 +564,10 @@ class Bundle:
         final = stage.threshold is None and at == len(self.stages) - 1
         answering = answer if final else scoring.answer_logits(self.score, answer, past)
         gone = answering[leaving]
-        shares = scoring.label_probabilities if self.several else scoring.probabilities
-        warm = shares(gone, stage.temperature)
-        sure = np.max(warm, axis=-1, initial=0.0)
-        if self.several:
-            sure = scoring.certainty(gone, stage.temperature, True)
+        sure = scoring.certainty(gone, stage.temperature, self.several)
         each = None if scores is None else scores[leaving]
-        return ExitedRows(np.flatnonzero(leaving), at, gone, sure, each, warm)
+        shares = scoring.label_probabilities(gone, stage.temperature) if self.several else None
+        return ExitedRows(np.flatnonzero(leaving), at, gone, sure, each, shares)
 
     def _stages(self, pixels: Array) -> Iterator[ExitedRows | None]:
         """What leaves at each stage, as long as there is anything left."""

@@ -224,11 +224,10 @@ class Predictor:
     def _answer(self, logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """The class [1] and its confidence [1] of one row [1, C], as `scoring` has them, up to rounding.
         With one kernel, but where the host would have to wait for the device."""
-        if self._classes and logits.is_cpu:
-            (row,) = logits.tolist()
-            sure = scoring.row_confidence(row, temperature)
-            if sure == sure:  # no NaN
-                return self._classes[row.index(max(row))], logits.new_full((1,), sure)
+        few = scoring.row_answers(logits, temperature) if self._classes and logits.is_cpu else None
+        if few is not None:
+            ((number, sure),) = few
+            return self._classes[number], logits.new_full((1,), sure)
         several = self.policy.several
         return scoring.answers(logits, several), scoring.certainty(logits, temperature, several)
 

@@ -211,6 +211,16 @@ def row_confidence(row: list[float], temperature: float) -> float:
     return 1 / total
 
 
+def row_answers(logits: Array, temperature: float) -> list[tuple[int, float]] | None:
+    """The class of each row [n, C] on the host and how sure it is, as `answers` and `certainty` have them
+    up to rounding, without a kernel. None where they have to be computed in full: for many values, and
+    where a row has no finite largest logit."""
+    if logits.shape[0] * logits.shape[1] > FEW:
+        return None
+    each = [(row.index(max(row)), row_confidence(row, temperature)) for row in logits.tolist()]
+    return each if all(sure == sure for _, sure in each) else None
+
+
 def rows_leave(name: str, logits: Array, temperature: float, threshold: float) -> list[bool] | None:
     """Which rows of logits [n, C] on the host leave, without a kernel, which between a network's own
     takes longer than some stages. None where they have to be computed in full: for a score that does not
