@@ -19,7 +19,7 @@ from offramp.analysis.recommend import Preference, recommend
 from offramp.report.advice import answer, beside_plain, headline
 from offramp.report.claims import read
 from offramp.report.controls import COIN
-from offramp.report.evidence import Evidence, of_strategies
+from offramp.report.evidence import Evidence, gather, of_strategies
 from offramp.report.figures.compute import accuracy_compute, static_frontier
 from offramp.report.runs import Runs
 from offramp.report.tables.compute import equal
@@ -140,6 +140,28 @@ def test_which_plain_networks_are_controls() -> None:
         assert runs.controls.networks == (), why
     (other,) = runs_of(planted(1.0, model="tiny-net")).controls.cheaper
     assert other.label == "tiny-net"
+
+
+@pytest.mark.parametrize(("bridge", "labels"), [(False, ["narrow"]), (True, ["narrow", "width small"])])
+def test_another_trial_of_the_same_images_tells_what_they_were_read_from(
+    bridge: bool, labels: list[str]
+) -> None:
+    """Trials of an earlier offramp lack it, and a control at another size is one by it."""
+    narrow = [replace(t, model="narrow") for t in planted(0.9) if t.width]
+    gathered = evidence([*planted(1.0), *narrow]).gathered
+    for id, trial in gathered.trials.items():
+        data, smaller = trial.manifest.data, trial.model == "net" and max(trial.manifest.macs) == SMALL[1]
+        of_size = {split: f"{images} at 9" for split, images in data.splits.items()} if smaller else {}
+        read = {split: f"pictures {split}" for split in data.splits}
+        read = read if smaller or (trial.model == "narrow" and bridge) else {}
+        provenance = data.provenance.model_copy(update={"sources": read})
+        data = data.model_copy(update={**of_size, "provenance": provenance})
+        manifest = trial.manifest.model_copy(update={"data": data})
+        gathered.trials[id] = replace(trial, manifest=manifest)  # type: ignore[index]
+    runs = next(r for r in gather(gathered).runs if r.model == "net")
+    assert [control.label for control in runs.controls.cheaper] == labels
+    advised = recommend(runs.evidence.facts, Preference("latency", min_accuracy=0.75))
+    assert ("width small" in {r.name for r in advised[0].ranking}) == bridge
 
 
 @pytest.mark.parametrize("model", ["net", "tiny-net"])

@@ -449,7 +449,7 @@ def gather(gathered: Gathered, study: str | None = None) -> Evidence:
         if not gathered.trials:
             these = f"choose among: {', '.join(names)}" if names else "none here has one; leave it out"
             raise OfframpError(f"no trial was made by a study '{study}'; {these}")
-    gathered = _titled(gathered)
+    gathered = _titled(_with_sources(gathered))
     selected = chosen({id: t.manifest for id, t in gathered.trials.items()})
 
     def evidence_of(ids: Collection[str]) -> Evidence:
@@ -483,6 +483,24 @@ def _titled(gathered: Gathered) -> Gathered:
             trials[id] = replace(trial, manifest=manifest)
             frames[id] = _as_recorded(frames[id], trials[id])
     return replace(gathered, trials=trials, frames=frames)
+
+
+def _with_sources(gathered: Gathered) -> Gathered:
+    """The trials, with what their images were read from where trials of the same images tell it: records
+    of an earlier offramp lack it."""
+    read: dict[str, str] = {}
+    for trial in gathered.trials.values():
+        data = trial.manifest.data
+        read |= {data.splits[split]: source for split, source in data.provenance.sources.items()}
+    trials = dict(gathered.trials)
+    for id, trial in trials.items():
+        data = trial.manifest.data
+        if read.keys() >= set(data.splits.values()) and not data.provenance.sources:
+            sources = {split: read[images] for split, images in data.splits.items()}
+            provenance = data.provenance.model_copy(update={"sources": sources})
+            data = data.model_copy(update={"provenance": provenance})
+            trials[id] = replace(trial, manifest=trial.manifest.model_copy(update={"data": data}))
+    return replace(gathered, trials=trials)
 
 
 def _of_others(gathered: Gathered, study: str) -> list[str]:
