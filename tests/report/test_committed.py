@@ -98,6 +98,16 @@ NAMED = {
 }
 
 
+# Where the smaller plain networks beside a study are; None where they are the study's own.
+BESIDE = {
+    "cifar10": "cifar10-controls",
+    "cifar10-long": "cifar10-controls",
+    "imagenette": "imagenette-controls",
+    "languages": None,
+    "languages-anew": None,
+}
+
+
 @cache
 def opened(*names: str) -> Evidence:
     """The results of these studies, as one. Read once: what is computed of them stays."""
@@ -226,8 +236,8 @@ def readme() -> str:
 
 @cache
 def with_controls(study: str = "cifar10") -> Evidence:
-    """A study of CIFAR-10 and the smaller plain networks beside it."""
-    packs = sorted((DOCS / "cifar10-controls").glob("**/trials.json"))
+    """A study and the smaller plain networks beside it, where they are not of the study itself."""
+    packs = sorted((DOCS / BESIDE[study]).glob("**/trials.json"))
     whole = evidence.join([opened(study), *(evidence.open(path.parent) for path in packs)])
     others = [*whole.plain_trials, *(t for t in whole.trials if t.id not in opened(study).outcomes)]
     plain = {t.id: summarized(*whole.logits(t.id), t.macs, t.manifest.data.test) for t in others}
@@ -363,6 +373,30 @@ def test_what_the_page_concludes_from_cifar10(snapshot: SnapshotAssertion) -> No
     of_final = lost("cifar10") | {label: pct(ends[label]) for label in ("joint", "baseline")}
     assert clauses("cifar10", "way is best", facts) == snapshot
     assert clauses("cifar10", "What harms", of_final) == snapshot
+
+
+def in_table(runs: Runs, control: PlainNetwork) -> str:
+    """What the page's first table has of a plain network: what it costs and has, and the best way with
+    early exits at its compute, with its difference, bold where it is significant."""
+    level = runs.beside_controls[control.label]
+    others = {name: mean for name, mean in level.means.items() if name != control.label}
+    epochs = f"{control.label}, {control.epochs} epoch{'s' * (control.epochs > 1)}"
+    costs = f"| {epochs}, {control.macs / runs.trials[0].manifest.backbone_macs:.0%} "
+    if not others:
+        return f"{costs}| {pct(control.accuracy().mean)} | none is as cheap | – |"
+    best = max(others, key=others.__getitem__)
+    ahead = f"{100 * (others[best] - level.means[control.label]):+.1f}".replace("-", "−")
+    sure = level.beats(best, control.label) or level.beats(control.label, best)
+    marked = f"**{ahead}**" if sure else ahead
+    return f"{costs}| {pct(control.accuracy().mean)} | {best} {pct(others[best])} | {marked} |"
+
+
+@pytest.mark.parametrize("study", [*long("cifar10"), *(name for name in BESIDE if name != "cifar10")])
+def test_plain_networks_beside_each_study_are_in_the_first_table(study: str) -> None:
+    (runs,) = (with_controls(study) if BESIDE[study] else opened(study)).runs
+    table = page().partition("\n## ")[0]
+    for control in runs.controls.cheaper:
+        assert f"]({study}) {in_table(runs, control)}" in table
 
 
 def test_what_smaller_plain_networks_come_to() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -150,7 +151,10 @@ def test_another_trial_of_the_same_images_tells_what_they_were_read_from(
     narrow = [replace(t, model="narrow") for t in planted(0.9) if t.width]
     gathered = evidence([*planted(1.0), *narrow]).gathered
     for id, trial in gathered.trials.items():
-        data, smaller = trial.manifest.data, trial.model == "net" and max(trial.manifest.macs) == SMALL[1]
+        data, smaller = (
+            trial.manifest.data,
+            trial.model == "net" and max(trial.manifest.macs) == SMALL[1],
+        )
         of_size = {split: f"{images} at 9" for split, images in data.splits.items()} if smaller else {}
         read = {split: f"pictures {split}" for split in data.splits}
         read = read if smaller or (trial.model == "narrow" and bridge) else {}
@@ -231,8 +235,8 @@ def test_a_poor_network_is_no_corner_of_the_frontier() -> None:
     assert line["value"][middle] == pytest.approx(ends["value"].mean(), abs=1)
 
 
-def poor() -> list[HandTrial]:
-    return [replace(t, width=("poor", 30)) for t in planted(0.2) if t.width is not None]
+def poor(able: float = 0.2) -> list[HandTrial]:
+    return [replace(t, width=("poor", 30)) for t in planted(able) if t.width is not None]
 
 
 def test_tables_and_the_figure_have_them() -> None:
@@ -251,6 +255,14 @@ def test_tables_and_the_figure_have_them() -> None:
     assert "static frontier" in figure.caption
     (usual,) = accuracy_compute(runs_of([t for t in planted(1.0) if t.width is None]))
     assert "static frontier" not in usual.caption and "plain networks" not in str(usual.spec)
+
+
+def test_the_name_of_a_ring_at_the_bottom_stands_above_it() -> None:
+    """Below it are the numbers of the axis."""
+    for trials, sides in ((planted(1.0), {13}), ([*planted(1.0), *poor(-3.0)], {13, -8})):
+        (figure,) = accuracy_compute(runs_of(trials))
+        below = {int(dy) for dy in re.findall(r"'type': 'text'[^}]*'dy': (-?\d+)", str(figure.spec))}
+        assert below == sides
 
 
 def test_packs_carry_them() -> None:

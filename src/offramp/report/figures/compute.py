@@ -257,12 +257,16 @@ def _static(networks: pd.DataFrame, line: pd.DataFrame, axes: Json, tooltip: Any
     """Plain networks, each named, and the line of a coin between them."""
     ring = {"type": "point", "filled": False, "size": 80, "stroke": PLAIN, "strokeWidth": 1.8}
     dashed = {"type": "line", "stroke": PLAIN, "strokeWidth": 1.6, "strokeDash": [5, 3]}
-    name = {"type": "text", "align": "left", "dx": 5, "dy": 13}
+    name = {"type": "text", "align": "left", "dx": 5}
+    bottom, top = axes["y"]["scale"]["domain"]
+    named = networks[networks["macs"] < 100]
+    low = named["value"] < bottom + 0.05 * (top - bottom)  # below such a ring is the axis
+    sides = [(named[~low], {**name, "dy": 13}), (named[low], {**name, "dy": -8})]
     order = {"field": "at", "type": "quantitative"}
     return [
         *([marks(line[["macs", "at", "value"]], dashed, **axes, order=order)] if len(line) else []),
         marks(networks, ring, **axes, tooltip=tips(("strategy", "network"), *tooltip)),
-        marks(networks[networks["macs"] < 100], name, **axes, text=word("strategy")),
+        *(marks(some, text, **axes, text=word("strategy")) for some, text in sides if len(some)),
     ]
 
 
