@@ -19,6 +19,7 @@ from syrupy.assertion import SnapshotAssertion
 from longer import long
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Advice, Preference, recommend, sure
+from offramp.analysis.recommend.equal import ComputeLevel
 from offramp.analysis.stats import pairwise
 from offramp.analysis.stats.pairwise import ALPHA, Pair, paired_differences
 from offramp.policy import quality
@@ -406,6 +407,49 @@ def test_what_smaller_plain_networks_come_to() -> None:
     assert len(sentences) == len(runs.controls.cheaper) > 0
     for sentence_ in sentences:
         assert f"> {sentence_}" in text
+
+
+def test_what_fewer_pixels_come_to(snapshot: SnapshotAssertion) -> None:
+    """On Imagenette, from ImageNet weights: plain networks, a coin between them, and cascades."""
+    (runs,) = with_controls("imagenette").runs
+    words = " ".join(section("imagenette").split())
+    sentences = [each for each in beside_plain(runs) if "(size " in each]
+    assert len(sentences) == 2 and all(f"> {each}" in words for each in sentences)
+    (few,), (narrow,) = (
+        [c for c in runs.controls.cheaper if c.label == label]
+        for label in ("size 64", "timm/mobilenetv2_050")
+    )
+    early = [s for s in runs.strategies if s != "baseline"]
+    costs = [runs.of(s)[0].macs[0] for s in early]
+    assert 1 < min(costs) / few.macs and max(costs) / few.macs < 1.2
+    firsts = [runs.spread("accuracy-test", s, 1).mean for s in early]
+    (level,) = (each for each in runs.levels if f"{each.macs / 1e6:.1f}" == "65.8")
+    above = [s for s in early if level.means[s] > level.means[COIN]]
+    (coin,) = (p for p in pairs_of(level, COIN) if "joint-branch" in (p.a, p.b))
+    facts = {"worst": pct(min(firsts)), "best": pct(max(firsts)), "coin": pct(level.means[COIN])}
+    facts |= {"joint-branch": pct(level.means["joint-branch"])}
+    assert (
+        coin.p > ALPHA and len(above) == 5 and max(above, key=level.means.__getitem__) == "joint-branch"
+    )
+    assert clauses("imagenette", "smaller plain network", facts) == snapshot
+    both = "size 64 then baseline"
+    (half,) = (each for each in runs.levels if f"{each.macs / 1e6:.1f}" == "47.1")
+    beside = {p.a if p.b == both else p.b: p for p in pairs_of(half, both)}
+    assert all(beside[s].p < ALPHA for s in early)
+    gaps = [100 * abs(beside[s].difference) for s in early]
+    (same,) = (p for p in pairs_of(level, both) if "joint-branch" in (p.a, p.b))
+    assert same.p > ALPHA and max(early, key=level.means.__getitem__) == "joint-branch"
+    whole = runs.controls.whole
+    assert whole is not None
+    facts = {"at half": pct(half.means[both]), "from": f"{min(gaps):.1f}", "to": f"{max(gaps):.1f}"}
+    facts |= {"share": f"{100 * half.macs / whole.macs:.0f}", "later": pct(level.means[both])}
+    facts |= {"more": pct(same.difference), "T": f"{(few.training + whole.training) / 1e12:.1f}"}
+    assert clauses("imagenette", "cascade", facts) == snapshot
+    assert f"({pct(narrow.accuracy().mean)} %, one seed)" in words and len(narrow.trials) == 1
+
+
+def pairs_of(level: ComputeLevel, name: str) -> list[Pair]:
+    return [p for p in level.pairs if isinstance(p, Pair) and name in (p.a, p.b)]
 
 
 def test_a_smaller_network_beside_training_from_scratch() -> None:

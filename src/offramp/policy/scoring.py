@@ -212,9 +212,9 @@ def row_confidence(row: list[float], temperature: float) -> float:
 
 
 def row_answers(logits: Array, temperature: float) -> list[tuple[int, float]] | None:
-    """The class of each row [n, C] on the host and how sure it is, as `answers` and `certainty` have them
-    up to rounding, without a kernel. None where they have to be computed in full: for many values, and
-    where a row has no finite largest logit."""
+    """The class of each row [n, C] on the host and how sure it is, as `answers` and `certainty` have
+    them up to rounding, without a kernel. None where they have to be computed in full: for many values,
+    and where a row has no finite largest logit."""
     if logits.shape[0] * logits.shape[1] > FEW:
         return None
     each = [(row.index(max(row)), row_confidence(row, temperature)) for row in logits.tolist()]
