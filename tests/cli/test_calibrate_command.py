@@ -20,7 +20,7 @@ from offramp.api.deploy.calibrate import _curve, calibrate
 from offramp.api.deploy.policies import calibration_call
 from offramp.cli.adapter import Job, JobCommand
 from offramp.policy import policy, scoring, solve
-from offramp.policy.calibrate import Calibrated, Performance, _rounded_up, target
+from offramp.policy.calibrate import Calibrated, Performance, target
 from offramp.policy.limits import MACS, TIME, LimitUnit
 from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
@@ -272,10 +272,13 @@ def test_the_least_that_a_refusal_names_is_enough(run: Cli, store: Store) -> Non
 @pytest.mark.parametrize("amount", [1.0, 1234.4, 999.9, 0.00123449, 11.0, 68_149.3])
 @pytest.mark.parametrize("unit", [MACS, TIME])
 def test_the_least_is_rounded_up(amount: float, unit: LimitUnit) -> None:
-    rounded = _rounded_up(amount, unit)
-    number = float(unit.write(rounded).split()[0].replace(",", ""))
+    number = float(unit.at_least(amount).split()[0].replace(",", ""))
+    rounded = number / (1000 if unit is TIME else 1)
     assert amount <= rounded <= amount + max(amount / 1000, unit is MACS)
-    assert number / (1000 if unit is TIME else 1) == pytest.approx(rounded, rel=1e-12)
+
+
+def test_a_limit_of_an_hour_has_no_exponent() -> None:
+    assert list(map(TIME.write, (1e-6, 0.005, 3600))) == ["0.001 ms", "5 ms", "3,600,000 ms"]
 
 
 def test_the_line_of_a_limit_by_default_outlives_new_thresholds(store: Store) -> None:

@@ -5,7 +5,6 @@ Nothing here sees the test split.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack, assert_never
@@ -29,11 +28,9 @@ from offramp.policy.limits import (
     COMPANIONS,
     CONFIDENCE,
     LIMITS,
-    MACS,
     Budget,
     LimitRule,
     Limits,
-    LimitUnit,
     number,
     words,
 )
@@ -368,20 +365,11 @@ def _within(
         return fits
     # Times of a busy machine are often why nothing fits, and would be taken for the device's.
     doubts = () if measured is None or not rule.stages else measured.record.get("doubts", ())
-    write = rule.unit.write
     raise OfframpError(
-        f"no policy {budget.phrase.format(f'at most {write(target.value)}')}; the least is "
-        f"{write(_rounded_up(min(spent), rule.unit))}, so allow that or {budget.remedy}"
+        f"no policy {budget.phrase.format(f'at most {rule.unit.write(target.value)}')}; the least is "
+        f"{rule.unit.at_least(min(spent))}, so allow that or {budget.remedy}"
         + "".join(f"; but {doubt}" for doubt in doubts)
     )
-
-
-def _rounded_up(amount: float, unit: LimitUnit) -> float:
-    """No less than the amount, in the digits that messages have: whole MACs, or four digits."""
-    if unit is MACS or not amount:
-        return math.ceil(amount)
-    places = 3 - math.floor(math.log10(amount))
-    return round(math.ceil(amount * 10.0**places - 1e-9) / 10.0**places, places)
 
 
 def _cheapest(measures: Sequence[Performance], target: Target) -> int:

@@ -35,11 +35,18 @@ class LimitUnit:
             given, and the MACs of the network without early exits. Raises OfframpError for a value out
             of range.
         write: The value as messages have it.
+        step: How far apart values near this one are that messages tell apart.
     """
 
     metavar: str
     read: Callable[[str, "LimitRule", float | str, int], float]
     write: Callable[[float], str]
+    step: Callable[[float], float] = lambda _: 1.0
+
+    def at_least(self, value: float) -> str:
+        """What messages have of a value, rounded up, so that whoever asks for that much has enough."""
+        step = self.step(value)
+        return self.write(math.ceil(value / step - 1e-9) * step)
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,12 @@ def _positive(name: str, value: float) -> float:
 
 SHARE = LimitUnit("SHARE", _share, "{:g}".format)
 MACS = LimitUnit("MACS", _macs, "{:,.0f} MACs".format)
-TIME = LimitUnit("TIME", _seconds, lambda seconds: f"{1000 * seconds:.4g} ms")
+TIME = LimitUnit(
+    "TIME",
+    _seconds,
+    lambda seconds: f"{float(f'{1000 * seconds:.4g}'):,.12g} ms",  # 3,600,000 ms, and never 3.6e+06
+    lambda seconds: 10.0 ** (math.floor(math.log10(seconds or 1.0)) - 3),
+)
 SLOW = "place an exit earlier or take another batch"
 CONFIDENCE = LimitRule("", SHARE, "guarantee", "", "a lower one", example=0.95)
 
