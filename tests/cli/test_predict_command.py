@@ -156,7 +156,7 @@ def test_a_stream_is_answered_as_the_files_are(
     first, second, third = map(json.loads, out.splitlines())
     assert status == 1 and first["error"] == snapshot and "class" not in first
     assert second["exit"] == int(rows[0]["exit"]) and "error" not in second
-    assert third["file"] == "nowhere.png" and third["error"]
+    assert third["file"] == "nowhere.png" and third["error"] == "No such file or directory"
     odd = b"\xff.png"  # no UTF-8
     shutil.copy(next(iter(files)), os.fsdecode(odd))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(odd + b"\n"), encoding="utf-8"))

@@ -256,5 +256,6 @@ def read_all(
 def _reason(file: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):  # whose text is the path again
         return f"it is none of {', '.join(FORMATS)}"
-    reason = str(error).replace(f"'{file}'", "it").replace(str(file), "it")
+    text = getattr(error, "strerror", None) or str(error)  # without a number and the path again
+    reason = text.replace(f"'{file}'", "it").replace(str(file), "it")
     return " ".join(reason.split()) or type(error).__name__
