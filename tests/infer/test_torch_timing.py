@@ -242,5 +242,8 @@ def test_a_busy_machine_is_named() -> None:
     times = measured(Machine(0), others=1.5)
     (doubt,) = times.record["doubts"]
     assert "1.5 cores busy" in doubt
+    (several,) = torch_timing._doubts(median=1.0, upper=3.0, mean=4.0, busy=1.5)
+    assert "1.5 cores busy" in several and several.count("unsteady") == 2
+    assert several.count("measure again") == 1
     policy = replace(POLICY, calibration=Calibration(chosen=Chosen(stages=dict(times.record))))
     assert doubt in useful.doubts(policy, rows(1))

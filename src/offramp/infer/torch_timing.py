@@ -99,19 +99,21 @@ def measured(times: PartTimes, costs: Costs, busy: float, where: Mapping[str, An
 
 def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[str]:
     """Times are of the full network."""
-    again = "measure again when the machine has nothing else to do"
+    reasons = []
     if busy > BUSY:
-        yield f"other processes kept {busy:.1f} cores busy while times were measured; {again}"
+        reasons.append(f"other processes kept {busy:.1f} cores busy while times were measured")
     if upper > SPREAD * median:
-        yield (
+        reasons.append(
             f"measured times are unsteady: one round in ten takes {upper / median:.2g} times the median "
-            f"or more, and {SPREAD:g} times is trusted; {again}"
+            f"or more, and {SPREAD:g} times is trusted"
         )
     if mean > upper:
-        yield (
+        reasons.append(
             f"measured times are unsteady: a few rounds take so long that the mean is "
-            f"{mean / upper:.2g} times what nine of ten keep; {again}"
+            f"{mean / upper:.2g} times what nine of ten keep"
         )
+    if reasons:
+        yield f"{'; '.join(reasons)}; measure again when the machine has nothing else to do"
 
 
 @torch.inference_mode()
