@@ -128,8 +128,10 @@ def search(
             value: float | None = None
             try:
                 plan = variants.plan(settings, config, first)
-            except (Unwritable, UnknownKey):
+            except Unwritable:
                 raise
+            except UnknownKey as error:  # of a setting as drawn, which the user never wrote
+                raise OfframpError(f"`over`: {str(error).partition(': ')[2]}") from None
             except OfframpError as error:  # these settings do not go together; others may
                 why = str(error)
             else:
