@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from offramp.api.train.forecast import machines_document
 from offramp.data_spec import HELD_OUT
 from offramp.engine.resolve import Node
 from offramp.numerics import Numerics
@@ -86,7 +87,8 @@ def test_each_arithmetic_and_batch_is_measured_once(
 
 def test_nothing_left_takes_no_time_on_one_machine(plan: Plan) -> None:
     empty = spans(Schedule(plan, frozenset(plan.nodes)), 256)
-    assert [row.machines for row in on_machines([(empty, 1.0)]).by_machines] == [1]
+    nothing = on_machines([(empty, 1.0)])
+    assert [row.machines for row in nothing.by_machines] == [1] and machines_document(nothing) == []
 
 
 def test_what_is_done_counts_no_more(plan: Plan) -> None:

@@ -304,7 +304,9 @@ def data_line(data: Data) -> str:
 
 
 def machines_document(machines: OnMachines) -> list[str | TextTable]:
-    """How long it takes on how many machines."""
+    """How long it takes on how many machines; nothing where nothing is left."""
+    if not machines.chain:
+        return []
     counts = machines.by_machines
     priced = ["price"] if counts[0].price is not None else []
     rows = []
