@@ -72,7 +72,10 @@ def test_compare_does_not_choose_between_trials(studied: Cli) -> None:
     assert studied("run", "s.yaml", "--quiet", *change).code == 0
     answer = studied("compare", "two-stage", "joint")
     names = [trial.name for trial in Path("runs/trials").glob("joint-*-s1-*")]
-    refused(answer, *names, "'joint' has two", "compare trial ids")
+    refused(answer, *names, "'joint' has two", "compare trial ids instead")
+    assert "pack" not in answer.err
+    ok(studied("store", "pack", "--out", "both"))
+    refused(studied("compare", "two-stage", "joint", "both"), "or name one pack")
     assert studied("compare", "two-stage", "baseline").code == 0  # has nothing to do with it
 
 

@@ -150,9 +150,10 @@ def _by_setting(trials: Trials, label: str) -> dict[str, str]:
         trunk = trials.records.read_node(manifest.keys[0]).phase.network
         setting = canonical([trunk, manifest.data.splits, manifest.seed])
         if setting in ids:
+            or_pack = "" if is_store(trials.place) else ", or name one pack alone"
             raise OfframpError(
                 f"'{label}' has two trials for one network, data set and seed, {ids[setting]} and "
-                f"{trial}; compare trial ids instead"
+                f"{trial}; compare trial ids instead{or_pack}"
             )
         ids[setting] = trial
     return ids
