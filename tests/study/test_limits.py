@@ -15,10 +15,13 @@ import pytest
 import torch
 
 from offramp import device as devices
+from offramp.store.store import Store
 from offramp.study.plan import caching
 from offramp.study.plan.caching import DISK_SHARE, CacheLimits, share
 from offramp.study.plan.plan import Plan
 from offramp.study.plan.workers import SHARE
+from offramp.study.run import processes
+from offramp.study.run.run import RunConfig
 from offramp.study.spec.models import ExecutionSpec
 from support import CPU
 
@@ -44,11 +47,12 @@ def allowed(
     memory: int = 9 * GIB,
     workers: int = 1,
     device: torch.device = CPU,
+    sharing: int = 1,
     **execution: object,
 ) -> CacheLimits:
     spec = ExecutionSpec.model_validate(execution)
     plan = cast(Plan, SimpleNamespace(study=SimpleNamespace(execution=spec)))
-    return caching.limits(plan, device, folder, workers, memory, training=2 * GIB)
+    return caching.limits(plan, device, folder, workers, memory, 2 * GIB, sharing)
 
 
 @pytest.mark.usefixtures("disk")
@@ -74,10 +78,29 @@ def test_none_is_none(name: str, tmp_path: Path) -> None:
 def test_workers_on_one_gpu_share_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = torch.device("cuda")
     monkeypatch.setattr(devices, "free_memory", lambda _: 40 * GIB)
-    alone, four = (allowed(tmp_path, device=gpu, workers=count) for count in (1, 4))
-    assert alone == CacheLimits(int(SHARE * 40 * GIB) - 2 * GIB, 0)
+    alone, four, apart = (
+        allowed(tmp_path, device=gpu, workers=count, sharing=sharing)
+        for count, sharing in ((1, 1), (4, 4), (4, 1))
+    )
+    assert alone == apart == CacheLimits(int(SHARE * 40 * GIB) - 2 * GIB, 0)
     assert 0 < 4 * (four.memory + 2 * GIB) <= SHARE * 40 * GIB and four.disk == 0
     assert allowed(tmp_path, device=gpu, workers=4, cache_memory="12GiB").memory == 3 * GIB
+
+
+def test_each_worker_knows_how_many_share_its_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, configs = SimpleNamespace(numerics=SimpleNamespace(threads=1)), list[RunConfig]()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(processes, "order_of", lambda _, __, config, *___: configs.append(config))
+    monkeypatch.setattr(processes, "listen", lambda *_: iter(()))
+    config = RunConfig(torch.device("cuda"), tmp_path, workers=3)
+    assert not list(processes._run_workers(cast(Plan, plan), Store(tmp_path / "runs"), config))
+    assert [(str(each.device), each.sharing) for each in configs] == [
+        ("cuda:0", 2),
+        ("cuda:1", 1),
+        ("cuda:0", 2),
+    ]
 
 
 def test_processes_share_what_is_free() -> None:

@@ -105,6 +105,7 @@ def limits(
     workers: int = 1,
     memory: int | None = None,
     training: int | None = None,
+    sharing: int = 1,
 ) -> CacheLimits:
     """What the caches of one of `workers` processes may take.
 
@@ -116,6 +117,7 @@ def limits(
         workers: Processes that share the machine.
         memory: Bytes that the process may take in all; None for its share of what is free now.
         training: Bytes of them that go to all but caches; None estimates them.
+        sharing: How many of the processes share the device, of a GPU.
 
     Returns:
         Bytes in memory and on disk.
@@ -125,7 +127,7 @@ def limits(
         return CacheLimits(0, 0)
     limit, disk = execution.cache_memory, execution.cache_disk
     if free is not None:
-        memory, disk = share(free, workers), 0
+        memory, disk = share(free, sharing), 0
     elif memory is None:
         memory = share(free_at_start(), workers)
     training = need(plan).trial if training is None else training

@@ -221,7 +221,7 @@ def _run_workers(plan: Plan, store: Store, config: RunConfig) -> Generator[Event
     needs = Needs(plan.numerics.threads, 0)
     with terminable(), TemporaryDirectory() as failures:
         places = devices.spread(config.device, config.workers)
-        each = [replace(config, device=place) for place in places]
+        each = [replace(config, device=place, sharing=places.count(place)) for place in places]
         orders = [order_of(plan, store, own, needs, Path(failures)) for own in each]
         launcher = Processes()
         try:

@@ -66,6 +66,7 @@ class RunConfig:
             (`pause_after`). 0 saves after every epoch. On Ctrl-C and SIGTERM it saves first, within an
             epoch too.
         workers: How many processes share the machine and the limits of caches, ranks included.
+        sharing: How many of them share the device, of an accelerator.
         memory: Bytes that this process may take in all, where the study sets no limit; None for a share
             of what is free.
         speeds: See `offramp.engine.passes.Derived`.
@@ -76,6 +77,7 @@ class RunConfig:
     cache_folder: Path
     checkpoint_seconds: float = 20.0
     workers: int = 1
+    sharing: int = 1
     memory: int | None = None
     speeds: Speeds | None = None
     seat: RankInfo = ONLY
@@ -447,7 +449,9 @@ def _prepared(plan: Plan, store: Store, config: RunConfig, failed: Failures | No
             f"execution.devices is {plan.numerics.ranks}, and this process is one of "
             f"{config.seat.count}; leave execution.devices out here"
         )
-    allowed = caching.limits(plan, config.device, folder, config.workers, config.memory)
+    allowed = caching.limits(
+        plan, config.device, folder, config.workers, config.memory, sharing=config.sharing
+    )
     cache = Cache(allowed.memory, allowed.disk, folder) if plan.study.execution.cache else None
     try:
         with (

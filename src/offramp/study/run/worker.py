@@ -137,7 +137,7 @@ def _part(order: TaskOrder) -> Generator[events.Event, None, None]:
         )
     config = RunConfig.from_json(order.config)
     workers = on_a_machine(plan, config.device)  # they share what this one takes
-    config = replace(config, cache_folder=cache_folder(), workers=workers)
+    config = replace(config, cache_folder=cache_folder(), workers=workers, sharing=workers)
     with closing(run_part(plan, store, config, order.keys, order.trials)) as happening:
         for event in happening:
             if isinstance(event, events.Failed) and _is_away(order.store):
