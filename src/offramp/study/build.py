@@ -146,7 +146,7 @@ def _started(wish: BuildOptions) -> BuildPlan:
     if wish.pretrained:
         wish = _as_published(wish)
     if wish.weights == RANDOM:
-        return _planned(replace(wish, weights=None), "")
+        return _planned(replace(wish, weights=None), "random weights, as asked")
     if wish.weights is not None:
         return _planned(wish, f"the weights '{wish.weights}'")
     place = None if wish.keep_frozen else at_hand(IMAGENET, wish.backbone)
@@ -172,7 +172,8 @@ def _as_published(wish: BuildOptions) -> BuildOptions:
 
 
 def _planned(wish: BuildOptions, source: str) -> BuildPlan:
-    """The plan for decided weights. source: where they lie; empty for random ones."""
+    """The plan for decided weights. source: what they are; empty for random ones that nobody
+    asked for."""
     reasons: list[str] = []
     mapping = _mapping(wish, reasons)
     mapping["data"] |= _size(_study(wish, mapping), reasons)

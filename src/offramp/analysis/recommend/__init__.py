@@ -413,7 +413,9 @@ def sure(advice: Advice) -> str:
         return f"nothing is shown to beat {'any of these' if others else 'it'}, {best.seeds} seeds"
     if not others:
         return (
-            "no other strategy qualifies" if advice.ruled_out else "there is nothing to compare it with"
+            "no other strategy qualifies"
+            if advice.ruled_out
+            else "there is no other to compare it with; train one"
         )
     ties, behind = advice.first[1:], [r for r in others if r.behind]
     seeds = f"{best.seeds} seeds"
