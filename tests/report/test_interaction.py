@@ -81,3 +81,4 @@ def test_the_answer_counts_and_names(snapshot: SnapshotAssertion) -> None:
     table, *words = report.document()
     assert words == snapshot and report.as_json()["pairs"][0]["p"] == 0.0031
     assert [row[0] for row in table.rows] == ["a – b", "a – c"]  # type: ignore[union-attr]
+    assert InteractionReport(pairs[2:], ACCURACY, 1000).document() == words[1:]  # without a table

@@ -121,10 +121,16 @@ class InteractionReport:
             f"The difference of {changed} of {len(tested)} pairs depends on the setting, significantly "
             f"(over {over}, Holm, p < {ALPHA:g})."
         ]
-        words += [f"{p.a} – {p.b}: {in_seeds(p.why)}." for p in self.pairs if not isinstance(p, Pair)]
+        untested = [f"{p.a} – {p.b}: {in_seeds(p.why)}." for p in self.pairs if not isinstance(p, Pair)]
+        if untested and not tested:
+            return [*untested]
         points = f", in {self.measure.difference_unit}" if self.measure.difference_unit else ""
         title = f"{self.measure.title}, by how much differences are larger than against{points}"
-        return [TextTable(["pair"], ["difference", "95 % interval", "p"], rows, title), *words]
+        return [
+            TextTable(["pair"], ["difference", "95 % interval", "p"], rows, title),
+            *words,
+            *untested,
+        ]
 
 
 def interaction(
