@@ -42,7 +42,7 @@ class Metric:
             there (NaN).
         heading: Its title where `offramp show` says what accuracy alone hides; empty: not there.
         labels: Whether it is of one class an image alone, of several labels alone, or of both.
-        code: SHA-256 of the file that it comes from, of a user's own.
+        code: Of a user's own, SHA-256 of the file that it comes from, and its name there.
     """
 
     of: Callable[[Floats, Labels], Floats]

@@ -26,6 +26,27 @@ def spread(logits, labels):
     return logits.max(axis=2).mean(axis=0) - logits.min(axis=2).mean(axis=0)
 """
 
+FACTORY = """
+def quantile(at):
+    import numpy as np
+
+    def of(logits, labels):
+        return np.quantile(logits, at, axis=(0, 2))
+
+    return of
+
+
+least, most, wrong = quantile(0.0), quantile(1.0), quantile(2.0)
+
+
+def broken(logits, labels):
+    return logitz
+
+
+def by_class(logits, labels):
+    return logits.mean(axis=(0, 1))
+"""
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -88,6 +109,17 @@ def test_a_users_metric_is_a_measure(two: Evidence, tmp_path: Path, snapshot: Sn
     assert values(two, f"{file}:spread")[1] == pytest.approx(np.log(9), rel=1e-6)
     assert refusal(find_measure, f"{file}:sprea") == snapshot
     assert refusal(find_measure, "f1-tes") == snapshot
+
+
+def test_faults_of_a_users_metric_are_its_own(
+    two: Evidence, tmp_path: Path, snapshot: SnapshotAssertion
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(FACTORY)
+    least, most = (values(two, f"{file}:{name}") for name in ("least", "most"))
+    assert least[1] < most[1]  # alike in code, and not in what they come to
+    for name in ("wrong", "broken", "by_class"):
+        assert refusal(values, two, f"{file}:{name}") == snapshot
 
 
 def test_claims_of_a_function_test_by_it_and_those_of_a_file_do_not(

@@ -12,6 +12,7 @@ from functools import cache, partial
 from types import MappingProxyType
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from offramp import units, usercode
@@ -34,7 +35,7 @@ from offramp.analysis.curves import (
 from offramp.analysis.curves import METRICS as EVERY_EPOCH
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import digest
-from offramp.metrics import METRICS, ByImage, Metric
+from offramp.metrics import METRICS, ByImage, Floats, Labels, Metric
 from offramp.units import percent
 from offramp.usercode import is_user_code
 
@@ -433,7 +434,32 @@ def find_metric(name: str) -> Metric:
     loaded = usercode.load(name, "a metric")
     function = loaded.function
     metric = function if isinstance(function, Metric) else Metric(function)
-    return replace(metric, title=metric.title or name.rpartition(":")[2], code=loaded.sha256)
+    word = name.rpartition(":")[2]
+    return replace(
+        metric,
+        of=_users(name, metric.of, slice(1, 2)),
+        on_images=metric.on_images and _users(name, metric.on_images, slice(2)),
+        title=metric.title or word,
+        # With its name: functions that one factory made have the same code.
+        code=f"{loaded.sha256} {word}",
+    )
+
+
+def _users(name: str, of: ByImage, axes: slice) -> ByImage:
+    """A user's function of logits, whose faults are told as such. axes: of logits, those that its values
+    have too."""
+
+    def checked(logits: Floats, labels: Labels) -> Floats:
+        try:
+            values = np.asarray(of(logits, labels), dtype=float)
+            if values.shape != logits.shape[axes]:
+                shapes = (list(logits.shape[axes]), list(logits.shape), list(values.shape))
+                raise TypeError("it must return {} of logits {}, and returned {}".format(*shapes))
+        except Exception as error:
+            raise usercode.failed(name, error) from error
+        return values
+
+    return checked
 
 
 def _costs(
