@@ -120,6 +120,9 @@ def test_faults_of_a_users_metric_are_its_own(
     assert least[1] < most[1]  # alike in code, and not in what they come to
     for name in ("wrong", "broken", "by_class"):
         assert refusal(values, two, f"{file}:{name}") == snapshot
+    file.write_text(FACTORY.replace("quantile(0.0)", "quantile(1.0)"))  # a notebook goes on after this
+    two._observed.clear()
+    assert values(two, f"{file}:least") == most
 
 
 def test_claims_of_a_function_test_by_it_and_those_of_a_file_do_not(

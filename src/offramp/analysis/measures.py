@@ -428,9 +428,13 @@ def find_measure(name: str) -> Measure:
     return MEASURES[name]
 
 
-@cache
 def find_metric(name: str) -> Metric:
-    """The metric that `path/file.py:name` names."""
+    """The metric that `path/file.py:name` names, as the file is now."""
+    return _find_metric(name, usercode.read(name).sha256 if usercode.file_of(name).is_file() else "")
+
+
+@cache
+def _find_metric(name: str, sha256: str) -> Metric:
     loaded = usercode.load(name, "a metric")
     function = loaded.function
     metric = function if isinstance(function, Metric) else Metric(function)
