@@ -435,8 +435,7 @@ def find_metric(name: str) -> Metric:
 
 @cache
 def _find_metric(name: str, sha256: str) -> Metric:
-    loaded = usercode.load(name, "a metric")
-    function = loaded.function
+    function = usercode.load(name, "a metric").function
     metric = function if isinstance(function, Metric) else Metric(function)
     word = name.rpartition(":")[2]
     return replace(
@@ -445,7 +444,7 @@ def _find_metric(name: str, sha256: str) -> Metric:
         on_images=metric.on_images and _users(name, metric.on_images, slice(2)),
         title=metric.title or word,
         # With its name: functions that one factory made have the same code.
-        code=f"{loaded.sha256} {word}",
+        code=f"{sha256} {word}",
     )
 
 
