@@ -344,6 +344,8 @@ def test_a_server_watches_itself(watched: Path, pictures: list[np.ndarray], tmp_
         assert ask(port, again, "/feedback")[1] == {"labeled": 0, "unknown": [right[0]["id"]]}
         for body in (b"no JSON", b"[1]", b'{"id": 1}', b'{"id": "a", "label": "none"}', b"[" * 100_000):
             assert ask(port, body, "/feedback")[0] == 422
+        form = ask(port, b'{"id": "a", "labels": ["1"]}', "/feedback")[1]["error"]
+        assert '"label":' in form and "class" not in form
         many = json.dumps([right[0]] * (uploads.LABELS + 1))
         assert ask(port, many, "/feedback")[0] == 413 and ask(port, "[]", "/feedback")[0] == 200
         metrics = get(port, "/metrics")[1]

@@ -191,6 +191,14 @@ def test_targets_out_of_reach_are_refused_in_one_line(snapshot: SnapshotAssertio
     assert refusal(chosen, "max-mean-macs", 3) == snapshot
 
 
+def test_the_best_that_a_refusal_names_can_be_had() -> None:
+    """Rounded up, 54 of 56 would be refused again."""
+    rows = SplitLogits(CALIBRATION.logits[:56], CALIBRATION.labels[:56])
+    line = refusal(calibrate, VALIDATION, rows, COSTS, Target("min-accuracy", 1.0))
+    best = float(line.partition("the best reaches ")[2].partition(",")[0])
+    assert calibrate(VALIDATION, rows, COSTS, Target("min-accuracy", best)).chosen >= 0
+
+
 def test_one_exit_is_the_full_network() -> None:
     rows = simulated(100, 3, exits=1)
     costs = Costs((10,), (1,), (0,), (1,))

@@ -380,7 +380,7 @@ def _cheapest(measures: Sequence[Performance], target: Target) -> int:
         best = max(m.accuracy or 0.0 for m in measures)
         raise OfframpError(
             f"no policy reaches accuracy {target.value:g} on the calibration split; the best reaches "
-            f"{best:.4f}, so ask for less or train longer"
+            f"{math.floor(1e4 * best) / 1e4:.4f}, so ask for less or train longer"
         )
     return fits[-1]
 

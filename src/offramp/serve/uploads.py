@@ -120,7 +120,7 @@ def read_labels(body: bytes, bundle: Bundle) -> list[tuple[str, str]]:
     labeled: list[tuple[str, str]] = []
     for row in listed:
         fields = row if isinstance(row, dict) else {}
-        names = fields.get("labels") if several else [fields.get("label")]
+        names = fields.get("labels") if several else "label" in fields and [fields["label"]]
         if not isinstance(fields.get("id"), str) or not isinstance(names, list):
             raise Refused(422, f"the body must be JSON: {form}, or a list of such")
         for name in names:
