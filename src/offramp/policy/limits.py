@@ -202,7 +202,7 @@ class Limits(TypedDict, total=False):
     max_mean_latency: Annotated[
         float | str | None,
         LimitRule(
-            "Time an image on average, measured here or by --stage-times, such as 5ms.",
+            "Time an image on average, by --stage-times or (not of build) measured here, such as 5ms.",
             TIME,
             Budget(
                 lambda policy: policy.seconds,
@@ -336,7 +336,8 @@ def check_times(kind: LimitKind, device: bool, here: bool = True) -> None:
     or, for limits on the mean and if they will do `here`, those of this machine."""
     stages = LIMITS[kind].stages
     if stages is not None and not device and not (here and stages == "mean"):
-        raise OfframpError(f"{words(kind)} goes by times of a device; give its stage times")
+        first = "" if here else ", or build for another limit first and calibrate"
+        raise OfframpError(f"{words(kind)} goes by times of a device; give its stage times{first}")
 
 
 def number(name: str, rule: LimitRule, value: Any, plain_macs: int) -> float:
