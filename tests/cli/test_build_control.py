@@ -19,6 +19,7 @@ from offramp.api.fit import _smaller
 from offramp.bundle.runtime import Bundle
 from offramp.policy.policy import Policy
 from offramp.study.build import BuildOptions, _with_members, choose
+from offramp.study.plan import forecast
 from offramp.study.spec.models import ControlSpec
 from refusal import refuses
 
@@ -83,6 +84,18 @@ def test_a_build_may_end_in_a_plain_network(cli: Cli, words: tuple[str, ...], tm
     assert len(bundle.predict(pictures).labels) == 5
     again = ("export", card["trial"][-8:], "--store", "runs/build", "--out", "again", "--no-measure")
     assert cli(*again, "--trust-code").code == 0
+
+
+def test_a_time_is_for_both_trainings(
+    cli: Cli, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "measured", lambda *_: 1e9)
+    plans = [
+        json.loads(ok(cli(*words, "--set", "recipe.epochs=90", "--dry-run", "--json", *more)).out)
+        for more in (("--budget", "1s"), ("--budget", "2s", "--control"))
+    ]
+    one, both = (plan["study"]["recipe"]["epochs"] for plan in plans)
+    assert one == both < 90
 
 
 def test_a_family_without_a_smaller_member_is_refused(cli: Cli, snapshot: SnapshotAssertion) -> None:

@@ -67,24 +67,29 @@ def test_chance_is_rarely_taken_for_knowledge() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "value", "token"),
+    ("rows", "limit", "token"),
     [
-        (40, 0.01, "2.5 points; it takes 99"),
-        (98, 0.01, "1.02 points; it takes 99"),
-        (15, 0.05, "takes 19"),
+        (40, Target("max-accuracy-loss", 0.01), "2.5 points; it takes 99"),
+        (98, Target("max-accuracy-loss", 0.01), "1.02 points; it takes 99"),
+        (15, Target("max-accuracy-loss", 0.05), "takes 19"),
+        (98, Target("risk", 0.01), "it takes 99"),
+        (298, Target("risk", 0.01, 0.95), "it takes 299"),
+        (60, Target("hamming-risk", 0.02, 0.9), "it takes 114"),
     ],
 )
-def test_images_that_cannot_tell_so_small_a_loss(rows: int, value: float, token: str) -> None:
-    (reason,) = resolution("max-accuracy-loss", value, rows)
+def test_images_that_cannot_tell_so_small_a_loss(rows: int, limit: Target, token: str) -> None:
+    (reason,) = resolution(limit, rows)
     assert token in reason
-    limit = least_loss(rows)
-    assert reason.endswith(f"tell one of {limit:g}")
-    assert limit > value and not resolution("max-accuracy-loss", limit, rows)
+    least = least_loss(rows, limit.confidence)
+    assert reason.endswith(f"tell one of {least:g}")
+    assert least > limit.value and not resolution(replace(limit, value=least), rows)
 
 
 def test_images_that_can_tell_it() -> None:
-    assert not resolution("max-accuracy-loss", 0.01, 99) and not resolution("max-disagreement", 0, 5)
-    assert not resolution("max-mean-macs", 0.01, 5)
+    assert not resolution(Target("max-accuracy-loss", 0.01), 99)
+    assert not resolution(Target("risk", 0.01, 0.95), 299)
+    assert not resolution(Target("max-disagreement", 0), 5)
+    assert not resolution(Target("max-mean-macs", 0.01), 5)
 
 
 @pytest.mark.usefixtures("narrow")

@@ -23,6 +23,7 @@ from offramp.analysis.recommend.equal import ComputeLevel
 from offramp.analysis.stats import pairwise
 from offramp.analysis.stats.pairwise import ALPHA, Pair, paired_differences
 from offramp.policy import quality
+from offramp.policy.calibration import Target
 from offramp.policy.useful import images_needed
 from offramp.report import claims, evidence
 from offramp.report.advice import answer, beside_plain
@@ -299,7 +300,7 @@ def test_what_readme_counts() -> None:
     eleven = set(STRATEGIES) - set(PAPER)
     (listed,) = groups_of(r"Eleven more come from elsewhere: (.*?)\. ", readme())
     assert set(re.findall(r"`([a-z-]+)`", listed)) == eleven and len(eleven) == 11
-    assert images_needed("max-accuracy-loss", 0.01) == 99
+    assert images_needed(Target("max-accuracy-loss", 0.01)) == 99
     assert "max_accuracy_loss=0.01)  # needs 99 images to calibrate on" in readme()
 
 

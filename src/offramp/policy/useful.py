@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from offramp.errors import OfframpError
-from offramp.policy.calibration import Calibration
+from offramp.policy.calibration import Calibration, Target
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.evaluate import Evaluation, limited
-from offramp.policy.guarantees import rows_needed_on_average
+from offramp.policy.guarantees import rows_needed, rows_needed_on_average
 from offramp.policy.limits import LIMITS, Budget, LimitKind, LossKind, check_times
 from offramp.policy.policy import Policy
 from offramp.policy.quality import difference, p_of_chance
@@ -39,9 +39,8 @@ def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tupl
     images = np.bincount(leaves, minlength=len(policy.exits))
     used = [i for i in range(len(policy.exits) - 1) if images[i]]
     origin = policy.calibration
-    coarse = (
-        () if origin.target is None else resolution(origin.target.kind, origin.target.value, len(leaves))
-    )
+    # a remark has it of guarantees
+    coarse = () if origin.target is None or remark else resolution(origin.target, len(leaves))
     stages = None if origin.chosen is None else origin.chosen.stages
     timed = (stages or {}).get("doubts", ())
     return (*chance(rows, policy.exits, used), *coarse, *timed, *_idle(policy, images.tolist(), remark))
@@ -141,30 +140,34 @@ def seen(count: int, rows: int) -> tuple[str, ...]:
     )
 
 
-def images_needed(kind: LimitKind, value: float) -> int:
-    """The fewest calibration images that can tell a loss as small as `value`, a share; 0 for a limit
-    that does not compare with the full network."""
-    compares = LIMITS[kind].by == "loss" and value > 0
-    return (rows_needed_on_average(value) or 0) if compares else 0
+def images_needed(target: Target) -> int:
+    """The fewest calibration images that can tell a loss or a risk as small as the target, a share; 0
+    for a limit that does not compare with the full network."""
+    compares = LIMITS[target.kind].by in ("loss", "guarantee") and target.value > 0
+    if compares and target.confidence is not None:
+        return rows_needed(target.value, target.confidence) or 0
+    return (rows_needed_on_average(target.value) or 0) if compares else 0
 
 
-def resolution(kind: LimitKind, value: float, rows: int) -> tuple[str, ...]:
+def resolution(target: Target, rows: int) -> tuple[str, ...]:
     """Where so few calibration images cannot tell the loss, as `images_needed` has it."""
-    needed = images_needed(kind, value)
+    needed, sure = images_needed(target), target.confidence
     if rows >= needed:
         return ()
+    why = f"as one of them is {100 / rows:.3g} points" if sure is None else f"at confidence {sure:g}"
     return (
-        f"{rows:,} calibration images cannot tell a {kind.rpartition('-')[2]} of {value:g}, as "
-        f"one of them is {100 / rows:.3g} points; it takes {needed:,} "
+        f"{rows:,} calibration images cannot tell a {target.kind.rpartition('-')[2]} of "
+        f"{target.value:g}, {why}; it takes {needed:,} "
         "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study); "
-        f"they can tell one of {least_loss(rows):g}",
+        f"they can tell one of {least_loss(rows, sure):g}",
     )
 
 
-def least_loss(rows: int) -> float:
-    """The least loss that so many calibration images can tell, a share, rounded up to a tenth of a
-    point."""
-    return math.ceil(1000 / (rows + 1)) / 1000
+def least_loss(rows: int, confidence: float | None = None) -> float:
+    """The least loss, or risk at a confidence, that so many calibration images can tell, a share,
+    rounded up to a tenth of a point."""
+    least = 1 / (rows + 1) if confidence is None else 1 - (1 - confidence) ** (1 / rows)
+    return math.ceil(1000 * least) / 1000
 
 
 def check_stage_times(file: Path | None, kind: LimitKind, int8: bool, anyway: bool) -> None:

@@ -42,6 +42,7 @@ EPOCHS = (20, 100)  # the fewest and the most
 FEW, SMALL_BATCH = 1_000, 16  # training images below which batches are small
 RECIPE = {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.05, "schedule": "cosine"}
 BATCH = 64
+AGAIN = "for as much work again"  # which the forecast of the trial leaves out
 TUNING_RATE = 3e-4  # of a backbone that comes with weights: 1e-3 forgets them
 
 
@@ -211,7 +212,7 @@ def _with_members(wish: BuildOptions, chosen: BuildPlan) -> BuildPlan:
     if frozen and (wish.control or study.controls):
         raise OfframpError("frozen weights have no smaller network; leave `control` out")
     if study.controls:
-        line = f"a plain network is trained as well: {study.controls[0].label}"
+        line = f"a plain network is trained as well, {AGAIN}: {study.controls[0].label}"
         return replace(chosen, reasons=(*chosen.reasons, line))
     if not wish.control:
         offer = "a smaller plain network may do as well: control (--control) trains one"
@@ -226,8 +227,8 @@ def _with_members(wish: BuildOptions, chosen: BuildPlan) -> BuildPlan:
         )
     span = f"{counted(len(members), 'member')}, {macs(members[-1].macs)} to {macs(members[0].macs)} MACs"
     line = (
-        f"a smaller plain network is trained as well, for as much training: of its family ({span}) the "
-        "one nearest to what the policy takes"
+        f"a smaller plain network is trained as well, {AGAIN}: of its family ({span}) the one nearest "
+        "to what the policy takes"
     )
     return replace(chosen, reasons=(*chosen.reasons, line), members=members)
 

@@ -465,8 +465,8 @@ def _remedy(
     images, tries = len(trained.calibration.labels), []
     if not search.shared and not search.survivors:  # which mean nothing for an exit alone
         tries.append(("score='fixed'", target, replace(search, score="fixed")))
-    if resolution(target.kind, target.value, images):
-        least = least_loss(images)
+    if resolution(target, images):
+        least = least_loss(images, target.confidence)
         tries.append(
             (f"{target.kind.replace('-', '_')}={least:g}", replace(target, value=least), search)
         )

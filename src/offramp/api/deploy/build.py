@@ -48,7 +48,7 @@ from offramp.api.train.request import run_config
 from offramp.api.train.run import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import guidelines
-from offramp.parts import Part
+from offramp.parts import Part, path
 from offramp.recipe import ADOPTED
 from offramp.store.place import Place, place
 from offramp.terminal import TextBlocks, TextTable
@@ -306,8 +306,9 @@ def build(
     else:
         ready = _ready(backbone, data, choices, anyway, reporter)
         plan, limit = ready.chosen.plan, target_of(ready.choices)
-        least = f"{limit.kind.replace('-', '_')}={useful.least_loss(len(plan.data.calibration)):g}"
-        useful.check(too_few_images(plan, limit), anyway, f"What can be had: `build(..., {least})`")
+        least = useful.least_loss(len(plan.data.calibration), limit.confidence)
+        remedy = f"What can be had: `build(..., {limit.kind.replace('-', '_')}={least:g})`"
+        useful.check(too_few_images(plan, limit), anyway, remedy)
         reporter.show(_plan_document(ready.chosen, _named_limit(ready.choices), folder))
         for note in plan.notes if not isinstance(watch, Reporter) else ():
             reporter.note(note)
@@ -504,6 +505,17 @@ def _check_labels(several: bool, choices: BuildChoices) -> None:
         check_one_class(web=choices.get("web"), training_shares=choices.get("training_shares"))
 
 
+def _check_macs(plan: Plan, choices: BuildChoices) -> None:
+    """Raises OfframpError, before the work, for a limit on MACs that no exit can keep."""
+    limit, of = target_of(choices, plan.net.plain_macs), plan.trials[0].resolved
+    least = min(sum(plan.net.macs(part, of.carry) for part in path(exit)) for exit in of.final)
+    if limit.kind == "max-mean-macs" and limit.value < least:
+        raise OfframpError(
+            f"no policy takes at most {limit.value:,.0f} MACs an image; the least is {least:,} MACs, so "
+            "allow that or place an exit earlier (`exits`)"
+        )
+
+
 def _store(choices: BuildChoices) -> Store:
     from offramp.store.store import Store
 
@@ -522,12 +534,14 @@ def _ready(backbone: str, data: str, choices: BuildChoices, anyway: bool, report
     with reporter.reading():
         chosen = choose(options)
     _check_labels(chosen.plan.data.several, usual)
+    _check_macs(chosen.plan, usual)
     budget = choices.get("budget")
     if budget is not None:
         # Of fewer images a step takes fewer, unless `--set` says how many.
         is_usual = chosen.plan.study.recipe.batch_size == batch_size(len(chosen.plan.data.train))
         device, batches = devices.chosen(choices.get("device")), batch_size if is_usual else None
-        fits, weak = shrunk(chosen.plan, budget, device, reporter, anyway, batches)
+        trainings = 2 if chosen.members or chosen.plan.study.controls else 1
+        fits, weak = shrunk(chosen.plan, budget, device, reporter, anyway, batches, trainings)
         with reporter.reading():
             chosen = choose(replace(options, settings=(*options.settings, *fits)))
     choices, unnamed = _limited(choices, len(chosen.plan.data.calibration))
@@ -555,7 +569,7 @@ def _options(backbone: str, data: str, choices: BuildChoices) -> BuildOptions:
         evidence=None if source is None else _best_of(place(source), goal, backbone, frozen),
         settings=tuple(choices.get("settings", ())),
         device=None if device is None else str(device),
-        calibration=images_needed(limit.kind, limit.value),
+        calibration=images_needed(limit),
         **as_named,
     )
 
@@ -610,7 +624,7 @@ def too_few_images(plan: Plan, limit: Target) -> tuple[str, ...]:
     """Why the plan's calibration images are too few for the limit, before anything is trained."""
     from offramp.policy import useful
 
-    return useful.resolution(limit.kind, limit.value, len(plan.data.calibration))
+    return useful.resolution(limit, len(plan.data.calibration))
 
 
 def _deployed(

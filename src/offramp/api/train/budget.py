@@ -48,6 +48,7 @@ def shrunk(
     reporter: Reporter,
     anyway: bool,
     batch_size: Callable[[int], int] | None = None,
+    trainings: int = 1,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Settings with which a study fits a time, and why the time is too short, if it is.
 
@@ -58,13 +59,14 @@ def shrunk(
         reporter: Is told of both.
         anyway: Go on with a time that is too short.
         batch_size: As in `too_short`.
+        trainings: How many of as much work the time is for.
 
     Raises:
         OfframpError: The time is too short, unless `anyway`.
     """
     from offramp.policy.useful import check  # takes scipy.stats, and a plan does without
 
-    speed = forecast.measured(plan, device)
+    speed = forecast.measured(plan, device) / trainings
     choice = choose(plan, budget * speed)
     epochs, plan_images = plan.study.recipe.epochs, train_images(plan.data)
     settings = " ".join(choice.settings)
@@ -74,7 +76,7 @@ def shrunk(
             f", {choice.epochs:,} of {epochs:,} epochs and {choice.images:,} of {plan_images:,} images "
             "(more of the epochs goes, as new images teach more than more epochs of few)"
         )
-    about = f"about {units.duration(choice.macs / speed)} here, at {units.macs(speed)}MAC/s"
+    about = f"about {units.duration(choice.macs / speed)} here, at {units.macs(speed * trainings)}MAC/s"
     reporter.say(f"A budget of {units.duration(budget)}: {means}; {about}.", must=True)
     short = too_short(plan, budget * speed, batch_size)
     weak: tuple[str, ...] = ()
