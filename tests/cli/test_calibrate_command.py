@@ -213,11 +213,10 @@ def test_a_refusal_ends_in_a_command_that_works(run: Cli, store: Store) -> None:
     store.write_trial("two", store.read_trial("two"), logits(4, calibration=120))
     _, _, err = run("two", "--risk", "0.01")
     words = " ".join(err.split()).partition(REMEDY)[2].split()
-    assert words[:6] == ["offramp", "calibrate", "two", "--store", "runs", "--max-mean-macs"]
+    assert words[:6] == ["offramp", "calibrate", "two", "--store", "runs", "--risk"]
     assert call(*words[1:]).code == 0 and Policy.load("policy.json").active != (3,)
     line = refuses("certify nothing cheaper", calibrate, "two", store.root, risk=0.01)
-    assert f"{REMEDY}`offramp.calibrate('two'" in line  # in words of Python
-    assert f"max_mean_macs='{words[-1]}')`" in line and "--" not in line
+    assert f"{REMEDY}`calibrate(..., risk={words[-1]})`" in line and "--" not in line  # of Python
 
 
 @pytest.mark.usefixtures("store")
