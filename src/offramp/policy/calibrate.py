@@ -5,6 +5,7 @@ Nothing here sees the test split.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Unpack, assert_never
