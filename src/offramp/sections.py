@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
@@ -47,16 +48,26 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _check_keys(cls, value: Any) -> Any:
-        return mapping(value, [field.alias or name for name, field in cls.model_fields.items()])
+        names = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+        # `epochs` may be meant for `recipe.epochs`.
+        below = {
+            key: f"{name}.{key}"
+            for name, kind in names.items()
+            for key in (*getattr(kind, "model_fields", ()), *getattr(kind, "__dataclass_fields__", ()))
+        }
+        return mapping(value, names, below)
 
 
-def mapping(value: Any, keys: Iterable[str]) -> dict[str, Any]:
-    """A mapping, or a dataclass that stands for one, with no other keys than `keys`."""
+def mapping(
+    value: Any, keys: Iterable[str], below: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """A mapping, or a dataclass that stands for one, with no other keys than `keys`. below: where keys
+    of its parts are."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if not isinstance(value, Mapping):
         raise fail(f"must be a mapping of keys, got {literal(value)}; fill it or remove it")
     for key in value:
         if key not in keys:
-            raise unknown(str(key), keys)
+            raise unknown(str(key), [below[key]] if key in below else keys)
     return dict(value)

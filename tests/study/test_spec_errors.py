@@ -135,6 +135,7 @@ WRONG_FLAGS = [
     "recipe.epoch=3",
     "recipe={epoch: 3}",
     "recip.epochs=3",
+    "epochs=3",
     "recipe.epochs=0",
     "recipe.epochs=",
     "recipe.warmup_epochs=8",
