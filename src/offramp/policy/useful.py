@@ -38,9 +38,9 @@ def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tupl
     leaves = policy.leaves(rows.logits)
     images = np.bincount(leaves, minlength=len(policy.exits))
     used = [i for i in range(len(policy.exits) - 1) if images[i]]
-    origin = policy.calibration
-    # a remark has it of guarantees
-    coarse = () if origin.target is None or remark else resolution(origin.target, len(leaves))
+    origin, target = policy.calibration, policy.calibration.target
+    by_remark = remark and target is not None and target.confidence is not None
+    coarse = () if target is None or by_remark else resolution(target, len(leaves))
     stages = None if origin.chosen is None else origin.chosen.stages
     timed = (stages or {}).get("doubts", ())
     return (*chance(rows, policy.exits, used), *coarse, *timed, *_idle(policy, images.tolist(), remark))
