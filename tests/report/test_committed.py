@@ -26,7 +26,7 @@ from offramp.policy import quality
 from offramp.policy.calibration import Target
 from offramp.policy.useful import images_needed
 from offramp.report import claims, evidence
-from offramp.report.advice import answer, beside_plain
+from offramp.report.advice import answer, beside_plain, listed
 from offramp.report.compare import ALL, across
 from offramp.report.controls import COIN, PlainNetwork
 from offramp.report.evidence import Evidence
@@ -105,6 +105,7 @@ BESIDE_SCRATCH = "imagenette-scratch-controls"
 BESIDE = {
     "cifar10": "cifar10-controls",
     "cifar10-long": "cifar10-controls",
+    "cifar100": "cifar100-controls",
     "imagenette": "imagenette-controls",
     "imagenette-scratch": BESIDE_SCRATCH,
     "chest-xray": "chest-xray-controls",
@@ -504,6 +505,23 @@ def test_what_fewer_pixels_come_to_on_chest_x_rays(snapshot: SnapshotAssertion) 
     assert min(above.means, key=above.means.__getitem__) == narrow.label
     facts |= {"narrow": pct(narrow.accuracy().mean)}
     assert clauses("chest-xray", "smaller plain network", facts) == snapshot
+
+
+def test_what_a_smaller_plain_network_comes_to_on_cifar100(snapshot: SnapshotAssertion) -> None:
+    """A coin between it and the whole one, beside the way that is best at equal compute."""
+    (runs,) = with_controls("cifar100").runs
+    (sentence_,) = beside_plain(runs)
+    assert f"> {sentence_}" in " ".join(section("cifar100").split())
+    (level,) = (each for each in runs.levels if f"{each.macs / 1e6:.1f}" == "21.1")
+    early = [s for s in runs.strategies if s != "baseline"]
+    beside = {({p.a, p.b} - {COIN}).pop(): p for p in pairs_of(level, COIN)}
+    best = max(early, key=level.means.__getitem__)
+    ahead = [s for s in early if level.beats(s, COIN)]
+    facts = {"coin": pct(level.means[COIN]), "best": best, "has": pct(level.means[best])}
+    facts |= {"p": f"{beside[best].p:.3f}", "ahead": listed(ahead)}
+    facts |= {"cascade": pct(level.means["width tiny then baseline"])}
+    assert best in ahead
+    assert clauses("cifar100", "smaller plain network", facts) == snapshot
 
 
 def pairs_of(level: ComputeLevel, name: str) -> list[Pair]:
