@@ -48,26 +48,26 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _check_keys(cls, value: Any) -> Any:
-        names = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
-        # `epochs` may be meant for `recipe.epochs`.
-        below = {
-            key: f"{name}.{key}"
-            for name, kind in names.items()
-            for key in (*getattr(kind, "model_fields", ()), *getattr(kind, "__dataclass_fields__", ()))
-        }
-        return mapping(value, names, below)
+        kinds = {field.alias or name: field.annotation for name, field in cls.model_fields.items()}
+        return mapping(value, kinds, kinds)
 
 
 def mapping(
-    value: Any, keys: Iterable[str], below: Mapping[str, str] = MappingProxyType({})
+    value: Any, keys: Iterable[str], kinds: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
-    """A mapping, or a dataclass that stands for one, with no other keys than `keys`. below: where keys
-    of its parts are."""
+    """A mapping, or a dataclass that stands for one, with no other keys than `keys`. kinds: what parts
+    are by key, for a hint: `epochs` may be meant for `recipe.epochs`."""
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if not isinstance(value, Mapping):
         raise fail(f"must be a mapping of keys, got {literal(value)}; fill it or remove it")
     for key in value:
         if key not in keys:
-            raise unknown(str(key), [below[key]] if key in below else keys)
+            parts = [name for name, kind in kinds.items() if key in _keys_of(kind)]
+            raise unknown(str(key), [f"{parts[-1]}.{key}"] if parts else keys)
     return dict(value)
+
+
+def _keys_of(kind: Any) -> list[str]:
+    """Of a section, or of a dataclass that stands for one; of anything else none."""
+    return [*getattr(kind, "model_fields", ()), *getattr(kind, "__dataclass_fields__", ())]

@@ -400,9 +400,9 @@ def in_table(runs: Runs, control: PlainNetwork) -> str:
     return f"{costs}| {pct(control.accuracy().mean)} | {best} {pct(others[best])} | {times} | {marked} |"
 
 
-def trained_for(whole: Evidence) -> Any:
-    """MACs of training of each strategy, as written, on average over seeds."""
-    spent = whole.table[whole.table["metric"] == "macs_written"]
+def trained_for(whole: Evidence, cost: str = "macs_written") -> Any:
+    """MACs of training of each strategy, on average over seeds."""
+    spent = whole.table[whole.table["metric"] == cost]
     return spent.groupby(["strategy", "seed"])["value"].sum().groupby("strategy").mean()
 
 
@@ -562,7 +562,7 @@ def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> N
     (tiny,) = runs.controls.cheaper
     (sentence_,), level = beside_plain(runs), runs.beside_controls[tiny.label]
     assert f"> {sentence_}" in " ".join(section("cifar10-long").split())
-    (gap,) = (p for p in level.pairs if isinstance(p, Pair) and {p.a, p.b} == {"joint", tiny.label})
+    (gap,) = (p for p in pairs_of(level, tiny.label) if "joint" in (p.a, p.b))
     assert gap.p < 0.05
     facts = {"behind": pct(abs(gap.difference)), **medium_behind()}
     assert clauses("cifar10-long", "still ahead", facts) == snapshot
@@ -573,7 +573,7 @@ def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> N
         assert f" {pct(exit.mean)} ±{pct(exit.sd)} " in table and f" {macs / 1e6:.1f} " in table
     (middle,) = (level for level in runs.levels if f"{level.macs / 1e6:.1f}" == "14.3")
     means = {"joint": pct(middle.means["joint"]), "coin": pct(middle.means[COIN])}
-    (coin,) = (p for p in middle.pairs if isinstance(p, Pair) and {p.a, p.b} == {"joint", COIN})
+    (coin,) = (p for p in pairs_of(middle, COIN) if "joint" in (p.a, p.b))
     means |= {"p": f"{coin.p:.2f}", "cascade": pct(max(middle.means.values()))}
     assert clauses("cifar10-long", "between the two", means) == snapshot
     final = runs.sample(MEASURES["accuracy-test"], 4)
@@ -773,8 +773,7 @@ def test_what_the_pilot_of_widths_and_epochs_says(snapshot: SnapshotAssertion) -
 
 def trained(whole: Evidence) -> Any:
     """MACs of training by strategy, those of joint training 1."""
-    spent = whole.table[whole.table["metric"] == "macs_executed"]
-    means = spent.groupby(["strategy", "seed"])["value"].sum().groupby("strategy").mean()
+    means = trained_for(whole, "macs_executed")
     return means / means["joint"]
 
 
