@@ -133,8 +133,14 @@ def worst(error: ValidationError) -> ErrorDetails:
     """The error of pydantic's that is told. Of what may be a name or numbers, whoever wrote no name is
     told what is wrong with the numbers."""
     errors = error.errors(include_url=False)
-    others = (e for e in errors if e["type"] != "literal_error" or isinstance(e["input"], str))
+    others = (e for e in errors if not _of_names(e) or isinstance(e["input"], str))
     return next(others, errors[0])
+
+
+def _of_names(error: ErrorDetails) -> bool:
+    """Whether it says which names are allowed, where something else is allowed too: pydantic then writes
+    the kind of value, `literal['a']`, behind the field's name."""
+    return error["type"] == "literal_error" and not str(error["loc"][-1]).isidentifier()
 
 
 def complaint(error: ErrorDetails) -> str:

@@ -135,6 +135,7 @@ def edited(*path: Any, to: Any) -> dict[str, Any]:
     ("value", "message"),
     [
         (edited("format", to="x"), "format "),
+        ({"format": 3, "trial": "a"}, "format "),  # a policy, say: nothing is wrong with its device
         (edited("stages", 0, "mean", to=-1), "stages.0.mean "),
         (edited("stages", 0, "p50", to="1"), "stages.0.p50 "),
         (edited("stages", 1, "p50", to=99.0), "p50 of exit 2"),

@@ -160,6 +160,9 @@ def test_the_remedy_is_of_what_was_asked_for(kind: LimitKind | None) -> None:
     assert len(all_leave) == (kind is None)
     assert f": {looser}, longer training" in none_leaves
     assert ("loss" in looser) == (kind == "max-accuracy-loss")
+    of_nothing = Calibration(target=None if kind is None else Target(kind, 0.0))
+    (reason,) = doubts(Policy("confidence", FOUR, (None,) * 4, calibration=of_nothing), GOOD)
+    assert ("more calibration images" in reason) == (kind is None)
 
 
 def test_a_reason_that_calibration_knows_is_told() -> None:

@@ -196,6 +196,8 @@ def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[st
     if images[-1] == sum(images):
         looser = "lower thresholds" if target is None else LIMITS[target.kind].looser
         more = f"{looser}, longer training or more calibration images would help"
+        if target is not None and target.value == 0:  # no number of images can show so little
+            more = f"{looser} or longer training would help"
         why = remark or _ample(policy.calibration) or more
         return (f"no calibration image leaves early, so nothing is saved: {why}",)
     all_at = policy.takes_all
