@@ -33,6 +33,7 @@ from offramp.policy.limits import (
     LimitRule,
     Limits,
     number,
+    refuse_below,
     words,
 )
 from offramp.policy.policy import Policy
@@ -362,15 +363,11 @@ def _within(
     if not spent:
         raise ValueError(f"nothing is measured of what {target.kind} limits")
     fits = [i for i, amount in enumerate(spent) if amount <= target.value]
-    if fits:
-        return fits
-    # Times of a busy machine are often why nothing fits, and would be taken for the device's.
-    doubts = () if measured is None or not rule.stages else measured.record.get("doubts", ())
-    raise OfframpError(
-        f"no policy {budget.phrase.format(f'at most {rule.unit.write(target.value)}')}; the least is "
-        f"{rule.unit.at_least(min(spent))}, so allow that or {budget.remedy}"
-        + "".join(f"; but {doubt}" for doubt in doubts)
-    )
+    if not fits:
+        # Times of a busy machine are often why nothing fits, and would be taken for the device's.
+        doubts = () if measured is None or not rule.stages else measured.record.get("doubts", ())
+        refuse_below(target.kind, target.value, min(spent), doubts)
+    return fits
 
 
 def _cheapest(measures: Sequence[Performance], target: Target) -> int:

@@ -7,7 +7,7 @@ whoever needs to know something of a limit asks its rule.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict
 
@@ -338,6 +338,17 @@ def check_times(kind: LimitKind, device: bool, here: bool = True) -> None:
     if stages is not None and not device and not (here and stages == "mean"):
         first = "" if here else ", or build for another limit first and calibrate"
         raise OfframpError(f"{words(kind)} goes by times of a device; give its stage times{first}")
+
+
+def refuse_below(kind: LimitKind, value: float, least: float, doubts: Sequence[str] = ()) -> None:
+    """Raise OfframpError for a budget below the least that a policy can spend. doubts: on that."""
+    rule = LIMITS[kind]
+    if isinstance(rule.by, Budget) and value < least:
+        raise OfframpError(
+            f"no policy {rule.by.phrase.format(f'at most {rule.unit.write(value)}')}; the least is "
+            f"{rule.unit.at_least(least)}, so allow that or {rule.by.remedy}"
+            + "".join(f"; but {doubt}" for doubt in doubts)
+        )
 
 
 def number(name: str, rule: LimitRule, value: Any, plain_macs: int) -> float:

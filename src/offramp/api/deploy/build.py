@@ -507,13 +507,12 @@ def _check_labels(several: bool, choices: BuildChoices) -> None:
 
 def _check_macs(plan: Plan, choices: BuildChoices) -> None:
     """Raises OfframpError, before the work, for a limit on MACs that no exit can keep."""
+    from offramp.policy.limits import refuse_below
+
     limit, of = target_of(choices, plan.net.plain_macs), plan.trials[0].resolved
     least = min(sum(plan.net.macs(part, of.carry) for part in path(exit)) for exit in of.final)
-    if limit.kind == "max-mean-macs" and limit.value < least:
-        raise OfframpError(
-            f"no policy takes at most {limit.value:,.0f} MACs an image; the least is {least:,} MACs, so "
-            "allow that or place an exit earlier (`exits`)"
-        )
+    if limit.kind == "max-mean-macs":
+        refuse_below(limit.kind, limit.value, least)
 
 
 def _store(choices: BuildChoices) -> Store:
