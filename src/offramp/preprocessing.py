@@ -69,6 +69,7 @@ def upright(image: Image.Image) -> Image.Image:
     check_png(image)
     mode = mode_of(image)
     image = ImageOps.exif_transpose(image)  # a copy, which no longer says what it was read from
+    image.info.pop("exif", None)  # nor what was heeded: of a damaged one a second look would fail
     return image if image.mode == mode else image.convert(mode)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -32,6 +33,7 @@ from syrupy.assertion import SnapshotAssertion
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from longer import long
+from offramp.api.deploy.card import card_document, page_lines
 from offramp.bundle import graphs, parity
 from offramp.bundle.export import ExportOptions
 from offramp.bundle.folder import SOURCES, measured, writing
@@ -285,6 +287,14 @@ def test_a_policy_of_another_trial_is_refused(store: Store, tmp_path: Path) -> N
     rule = halving(store, "joint")
     refuses("joint.*two-stage", export_to, tmp_path / "b", store, rule, trial="two-stage")
     assert not (tmp_path / "b").exists()
+
+
+def test_what_runs_a_bundle_is_said_as_a_shell_takes_it(store: Store, tmp_path: Path) -> None:
+    card = export_to(tmp_path / "my b", store, halving(store, "joint")).card
+    folder, site = Path("my b"), Path("my site")
+    said = [str(card_document(folder, card)[-1]), *page_lines(site)]
+    words = [shlex.split(line) for line in said]
+    assert "my b/run.py" in words[0] and "my site," in words[1], said
 
 
 def test_a_place_that_is_taken(store: Store, tmp_path: Path, snapshot: SnapshotAssertion) -> None:

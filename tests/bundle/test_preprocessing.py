@@ -64,6 +64,7 @@ def files() -> dict[str, bytes]:
         "on its side": (picture("RGB").rotate(90, expand=True), "JPEG", {"exif": sideways}),
         "gray, on its side": (picture("L").rotate(90, expand=True), "JPEG", {"exif": sideways}),
         "YCbCr": (picture("YCbCr"), "JPEG", {}),
+        "EXIF that is none": (picture("RGB"), "JPEG", {"exif": b"Exif\0\0" + b"\xff" * 20}),
     }
     contents = {}
     for name, (image, kind, how) in kinds.items():

@@ -738,3 +738,13 @@ def test_a_server_ends_by_the_signal(leaving: Path) -> None:
         finally:  # or a failure above would wait for a server that nothing ends
             process.send_signal(signal.SIGTERM)
     assert process.returncode in (143, -signal.SIGTERM)  # which shells call 143
+
+
+def test_a_server_does_without_torch(leaving: Path) -> None:
+    """It is seconds of its start, and most of the memory that a server would take."""
+    code = (
+        "import sys; from offramp.api.deploy.serve import serve_bundle; "
+        f"serve_bundle({str(leaving)!r}, port=0); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

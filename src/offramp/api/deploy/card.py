@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,7 +107,8 @@ def page_lines(web: Path | None) -> list[str]:
     """How to open a page."""
     if web is None:
         return []
-    return [f"The page: python -m http.server --directory {web}, then http://localhost:8000"]
+    serve = shlex.join(["python", "-m", "http.server", "--directory", str(web)])
+    return [f"The page: {serve}, then http://localhost:8000"]
 
 
 def card_document(folder: Path, card: Mapping[str, Any]) -> list[str | TextTable]:
@@ -128,7 +130,7 @@ def card_document(folder: Path, card: Mapping[str, Any]) -> list[str | TextTable
         *(f"{note}." for note in card.get("notes", ())),
         TextTable(["exit"], ["threshold", "leave", "accuracy", "MACs"], rows, title),
         *_lines(card),
-        f"Run it, without torch: python {folder}/run.py IMAGES",
+        f"Run it, without torch: {shlex.join(['python', str(folder / 'run.py')])} IMAGES",
     ]
 
 
