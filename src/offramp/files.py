@@ -61,7 +61,7 @@ def check_regular(path: Path, most: int) -> None:
 
 
 def _check(path: Path, status: os.stat_result, most: int) -> None:
-    if not stat.S_ISREG(status.st_mode):
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a folder cannot be read
         raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
     if status.st_size > most:
         reason = f"it has {size(status.st_size)}, and at most {size(most)} are read"

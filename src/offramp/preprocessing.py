@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 with suppress(ModuleNotFoundError):
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Of files, as Pillow calls them: it goes by content, and for an EPS it starts Ghostscript, whatever the
@@ -61,6 +61,15 @@ def check_png(image: Image.Image) -> None:
         if head[4:] == b"IDAT" and actual != int.from_bytes(checksum):
             raise OSError("its pixels do not match their checksum")
     file.seek(place)
+
+
+def why_unreadable(file: Path, error: Exception) -> str:
+    """What an error says of a picture's file, in a line that does not name it again."""
+    if isinstance(error, UnidentifiedImageError):  # whose text is the path
+        return f"it is none of {', '.join(FORMATS)}"
+    text = getattr(error, "strerror", None) or str(error)  # without a number and the path
+    reason = text.replace(f"'{file}'", "it")
+    return " ".join(reason.split()) or type(error).__name__
 
 
 def upright(image: Image.Image) -> Image.Image:

@@ -403,6 +403,17 @@ def _installed(folder: Path) -> str:
     return python
 
 
+def test_nobody_is_told_of_a_start(
+    leaving: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime keeps a name for the device and what it will send to its makers in the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    status, _, err = run(leaving, images / "00.png")
+    assert (status, err) == (0, "") and not list(tmp_path.iterdir())
+
+
 def test_an_eps_that_is_called_png_starts_nothing(
     leaving: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -364,6 +364,12 @@ def test_files_are_found_once_in_order(
     assert image_files.find([Path("d/._b.png")]) == (Path("d/._b.png"),)  # one that is named
     os.mkfifo("pipe.png")
     assert wording.refusal(image_files.find, [Path("pipe.png")]) == snapshot
+    assert wording.refusal(image_files.find, [Path("b" * 300)]) == snapshot  # no system takes it
+    read = [
+        image_files.read(Path(name), Preprocessing((4, 6), 1, (0.5,), (0.5,)))
+        for name in ("pipe.png", "d")
+    ]
+    assert read == snapshot  # as of a stream, which asks nobody before
     assert set(SUFFIXES) == TRAINED  # training finds the same
 
 

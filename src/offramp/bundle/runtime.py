@@ -372,7 +372,9 @@ class Bundle:
             ".onnx" if runtime == ONNXRUNTIME else layout.field("runtimes").field(runtime).text()
         )
         self._other = None if runtime == ONNXRUNTIME else _other(runtime)
-        self.runtime_version: str = self._other.VERSION if self._other else _onnxruntime().__version__
+        self.runtime_version: str = (
+            self._other.VERSION if self._other else load_onnxruntime().__version__
+        )
         weak = layout.field("unreliable", []).items()
         self.unreliable: tuple[str, ...] = tuple(reason.text() for reason in weak)
         self.score = policy.field("score").text()
@@ -797,7 +799,9 @@ def _quiet() -> Iterator[None]:
         os.close(before)
 
 
-def _onnxruntime() -> Any:
+def load_onnxruntime() -> Any:
+    """The package. Raises BundleError where it is not installed."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else it tells its makers of each start
     try:
         import onnxruntime
     except ImportError as error:
@@ -816,7 +820,7 @@ def _room() -> int:
 @functools.cache
 def _bound_memory() -> None:
     """Bound what graphs of this process ask for while they run: a small one may ask for any amount."""
-    onnxruntime = _onnxruntime()
+    onnxruntime = load_onnxruntime()
     kinds = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     with contextlib.suppress(Exception):  # another copy of this file has done so
         onnxruntime.create_and_register_allocator(
@@ -828,7 +832,7 @@ def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionP
     """The graph in a file, loaded. Raises BundleError where onnxruntime cannot, and as
     `check_operators`."""
     check_operators(path)
-    onnxruntime = _onnxruntime()
+    onnxruntime = load_onnxruntime()
     _bound_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -983,10 +987,11 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
     """The paths themselves, and for a folder the images anywhere in it, sorted; hidden ones are passed
     over, as in training. Raises BundleError for a path that is not there, or a folder without images."""
     for path in paths:
-        if path.is_file():
+        # Of os.path, which is False also where a folder is closed or the name is too long.
+        if os.path.isfile(path):  # noqa: PTH113
             yield path
             continue
-        if not path.is_dir():  # a pipe would be waited for
+        if not os.path.isdir(path):  # noqa: PTH112 - a pipe would be waited for
             raise BundleError(f"there is no image {path}; give files or folders")
         images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
         inside = sorted(p for p in images if _beside("preprocessing").shown(p.relative_to(path)))
@@ -1008,7 +1013,7 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
     except ValueError as error:
         raise BundleError(f"{path} {error}") from None
     except Exception as error:  # decoders raise whatever they like on damaged bytes
-        reason = " ".join(str(error).replace(f"'{path}'", "").split()) or type(error).__name__
+        reason = _beside("preprocessing").why_unreadable(path, error)
         raise BundleError(f"{path} is no image that can be read ({reason})") from None
 
 

@@ -89,10 +89,9 @@ def _in_process(task: BundleTask) -> dict[str, Any]:
 
 
 def _answer(task: BundleTask) -> dict[str, Any]:
-    import onnxruntime
-
     from offramp.bundle import runtime
 
+    onnxruntime = runtime.load_onnxruntime()
     before = resident()
     plain = None if task.plain is None else runtime.session(Path(task.plain), task.threads)
     if task.alone == PLAIN:

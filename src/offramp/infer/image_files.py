@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from offramp import preprocessing
 from offramp.bundle.export import IN_PYTHON
@@ -21,12 +22,13 @@ from offramp.bundle.runtime import SUMS, find_images, named
 from offramp.data.images.files import upright_size
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
+from offramp.files import check_regular
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.policy import policy as policies
 from offramp.policy import scoring, useful
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.policy import Policy
-from offramp.preprocessing import FORMATS, Preprocessing
+from offramp.preprocessing import FORMATS, Preprocessing, why_unreadable
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
 
@@ -222,7 +224,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
             with Image.open(file, formats=FORMATS) as image:
                 how.check(preprocessing.mode_of(image), *upright_size(image))
         except Exception as error:  # decoders raise whatever they like on damaged bytes
-            damaged.append(Unreadable(file, _reason(file, error)))
+            damaged.append(Unreadable(file, why_unreadable(file, error)))
             if isinstance(error, ValueError):
                 other = other or f"{file} {error}"
         else:
@@ -235,10 +237,11 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
 def read(file: Path, how: Preprocessing) -> NDArray[np.uint8] | Unreadable:
     """[C, H, W], upright, or what is wrong with the file."""
     try:
+        check_regular(file, sys.maxsize)  # nobody may write to a pipe
         with Image.open(file, formats=FORMATS) as image:
             return how.pixels(image)
     except Exception as error:  # as above
-        return Unreadable(file, _reason(file, error))
+        return Unreadable(file, why_unreadable(file, error))
 
 
 def read_all(
@@ -251,11 +254,3 @@ def read_all(
     empty = np.zeros((0, how.channels, *how.size), dtype=np.uint8)
     pixels = np.stack([each for _, each in good]) if good else empty
     return [file for file, _ in good], pixels, damaged
-
-
-def _reason(file: Path, error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):  # whose text is the path again
-        return f"it is none of {', '.join(FORMATS)}"
-    text = getattr(error, "strerror", None) or str(error)  # without a number and the path again
-    reason = text.replace(f"'{file}'", "it").replace(str(file), "it")
-    return " ".join(reason.split()) or type(error).__name__
