@@ -113,6 +113,8 @@ MISTAKES = [
     "export nowhere --hub me/it --license mit",
     "serve nowhere",
     "serve b --port 1e999",
+    "serve b --max-wait 20",  # seconds
+    "serve b --max-body 5GB",
     "predict runs taken",
     "predict nothing taken/mine.png",
     f"predict {ONE} taken/mine.png --out no/where.csv",

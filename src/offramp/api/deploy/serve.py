@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from offramp import units
 from offramp.api.answer import answer
-from offramp.api.options import CommandOption, quantity, size
+from offramp.api.options import CommandOption, size
 from offramp.errors import OfframpError
 from offramp.terminal import TextBlocks
 
@@ -69,7 +69,7 @@ def serve_bundle(
     *,
     host: Annotated[str, CommandOption("ADDRESS")] = "127.0.0.1",
     port: Annotated[int, CommandOption("N", least=0, most=65535)] = 8000,
-    max_wait: Annotated[float, CommandOption("TIME", parse=quantity(units.TIME), default="2ms")] = 0.002,
+    max_wait: Annotated[float, CommandOption("TIME", parse=units.seconds, default="2ms")] = 0.002,
     max_batch: Annotated[int, CommandOption("N", least=1)] = 32,
     queue: Annotated[int, CommandOption("N", least=1)] = 256,
     max_body: Annotated[int, CommandOption("SIZE", parse=size, default="10MB")] = 10_000_000,
