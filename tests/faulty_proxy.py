@@ -58,6 +58,7 @@ def before(upstream: str, port: int = 0) -> Iterator[Proxy]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # headers and body are two packets
 
         def handle_any(self) -> None:
             proxy.requests.append((self.command, self.path))
