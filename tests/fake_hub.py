@@ -47,6 +47,7 @@ def serving() -> Iterator[Hub]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # headers and body are two packets
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing is said."""

@@ -132,7 +132,7 @@ def before(upstream: str, port: int = 0) -> Iterator[Proxy]:
 
     server = Server(("127.0.0.1", port), Handler)
     proxy = Proxy(f"http://127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:
         yield proxy

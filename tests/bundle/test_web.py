@@ -42,7 +42,7 @@ def served(folder: Path) -> Iterator[tuple[str, list[str]]]:
 
     make = functools.partial(Handler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), make) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}/", paths
         server.shutdown()
