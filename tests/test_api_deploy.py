@@ -24,6 +24,8 @@ from offramp.api.fit import _pixels_to
 from offramp.bundle.runtime import Bundle, measure
 from offramp.data import normalize
 from offramp.data.load import NORMALIZED
+from offramp.infer import torch_timing
+from offramp.infer.timing import Effort
 from offramp.study import build as study_build
 from refusal import refuses
 from test_api import Tensors, attached
@@ -216,13 +218,18 @@ def test_images_of_any_kind_have_the_same_answers(fitted: Fitted) -> None:
     policy, array = Policy("confidence", (1, 2, 3), (0.5, 0.5, None)), IMAGES.numpy()
     pictures = [Image.fromarray(image.transpose(1, 2, 0)) for image in array]
     wanted = fitted.predict(IMAGES, policy)
-    assert set(wanted.exits.tolist()) != {3}
-    for images in (array, array.transpose(0, 2, 3, 1), pictures):
+    with torch.no_grad():
+        logits = torch.stack(fitted.net(fitted.normalize(IMAGES)), dim=1)
+    assert torch.equal(wanted.exits, policy.leaves(logits) + 1) and set(wanted.exits.tolist()) != {3}
+    for images in (array, array.transpose(0, 2, 3, 1), pictures, fitted.normalize(IMAGES)):
         found = fitted.predict(images, policy)
         assert torch.equal(found.logits, wanted.logits) and torch.equal(found.exits, wanted.exits)
 
 
-def test_time_is_limited_by_what_is_measured_here(fitted: Fitted) -> None:
+def test_time_is_limited_by_what_is_measured_here(
+    fitted: Fitted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_timing, "Effort", lambda *_: Effort(50, 10.0))  # a few rounds
     policy = fitted.calibrate(max_mean_latency=10.0, anyway=True)
     made = policy.calibration.chosen
     assert made is not None and made.stages is not None and made.stages["batch"] == 1

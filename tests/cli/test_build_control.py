@@ -49,18 +49,8 @@ SETTINGS = {
 def words(tmp_path: Path) -> tuple[str, ...]:
     (tmp_path / "net.py").write_text(NET)
     settings = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
-    return (
-        "build",
-        "--backbone",
-        "net.py:make",
-        "--data",
-        "digits",
-        "--strategy",
-        "joint",
-        "--out",
-        "bundle",
-        *settings,
-    )
+    named = ("--backbone", "net.py:make", "--data", "digits", "--strategy", "joint")
+    return ("build", *named, "--out", "bundle", *settings)
 
 
 @pytest.mark.long
@@ -130,16 +120,21 @@ def test_no_control_may_be_written_as_none() -> None:
     assert _smaller(net, None) is None
 
 
-@pytest.fixture
+def digits(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images [count, 1, 8, 8] uint8, and their labels."""
+    given = load_digits()
+    images = torch.tensor(given.images[:count] * 15).to(torch.uint8)[:, None]
+    return images, torch.tensor(given.target[:count])
+
+
+@pytest.fixture(scope="module")
 def fitted() -> offramp.Fitted:
     make: dict[str, object] = {}
     exec(NET, make)
-    digits = load_digits()
-    images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]
     module = make["make"](10)  # type: ignore[operator]
     net = offramp.attach(module, exits=["0"], input_shape=(1, 8, 8), head="mlp")
     recipe = offramp.Recipe(epochs=4, optimizer="adam", learning_rate=0.005, batch_size=32)
-    given = {"train": (images, torch.tensor(digits.target)), "recipe": recipe, "watch": False}
+    given = {"train": digits(600), "recipe": recipe, "watch": False}
     with pytest.raises(offramp.OfframpError, match="give a smaller module: control=SmallNet"):
         offramp.fit(net, "joint", control=True, **given)  # type: ignore[arg-type]
     return offramp.fit(net, "joint", control=make["make"](10, 6), **given)  # type: ignore
@@ -160,13 +155,11 @@ def test_fit_finds_a_smaller_member_of_a_family(tmp_path: Path, monkeypatch: pyt
     """`control=True`: of a network with a name. Its trial can be made anew from its record."""
     monkeypatch.chdir(tmp_path)
     Path("net.py").write_text(NET)
-    digits = load_digits()
-    images = torch.tensor(digits.images * 15).to(torch.uint8)[:, None]
     net = offramp.attach("net.py:make", ["0"], (1, 8, 8), classes=10, head="mlp")
     fitted = offramp.fit(
         net,
         "joint",
-        train=(images, torch.tensor(digits.target)),
+        train=digits(900),
         recipe={"epochs": 3, "warmup_epochs": 2, "optimizer": "adam", "learning_rate": 0.005},
         store="runs",
         control=True,

@@ -29,24 +29,6 @@ data: {name: digits, train_images: 200, test_images: 60}
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "cifar10-deploy"
 
 
-def command(
-    *words: object, limit: Callable[[], None] | None = None, **more: str
-) -> tuple[int, str, str]:
-    """A command in a process of its own, under a limit."""
-    done = subprocess.run(
-        [sys.executable, "-m", "offramp", *map(str, words)],
-        env={**os.environ, **more},
-        preexec_fn=limit,
-        capture_output=True,
-        encoding="utf-8",
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def low(kind: int, most: int) -> Callable[[], None]:
-    return lambda: resource.setrlimit(kind, (most, resource.getrlimit(kind)[1]))
-
-
 @pytest.mark.parametrize(
     ("kind", "most", "words"),
     [
@@ -57,10 +39,15 @@ def low(kind: int, most: int) -> Callable[[], None]:
 )
 def test_charts_say_what_they_need(kind: int, most: int, words: str, tmp_path: Path) -> None:
     """vl-convert panicked, or ended the process with its stack."""
-    figure = ("report", "--figures", RESULTS, "--only", "overall", "--out", tmp_path / "out")
-    status, out, err = command(*figure, limit=low(kind, most))
-    assert status == 2 and out == "" and words in err.splitlines()[-1]
-    assert "Traceback" not in err and "fault of offramp" not in err
+    figure = ("report", "--figures", str(RESULTS), "--only", "overall", "--out", str(tmp_path / "out"))
+    done = subprocess.run(
+        [sys.executable, "-m", "offramp", *figure],
+        preexec_fn=lambda: resource.setrlimit(kind, (most, resource.getrlimit(kind)[1])),
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert (done.returncode, done.stdout) == (2, "") and words in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr and "fault of offramp" not in done.stderr
 
 
 def test_charts_are_drawn_under_usual_limits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,27 +73,41 @@ def test_a_disk_that_is_full_at_once(tmp_path: Path) -> None:
     assert tmp_path.exists()
 
 
+SEVERAL = """
+import sys
+from offramp.cli import main
+for words in sys.argv[1:]:
+    sys.argv = ["offramp", *words.split()]
+    try:
+        main()
+    except SystemExit as stop:
+        assert not stop.code, words
+"""
+
+
 def test_a_locale_of_ascii_and_names_beyond_it(tmp_path: Path) -> None:
-    """Parquet and graphs were opened by names that no codec took."""
+    """Parquet and graphs were opened by names that no codec took. One process imports torch for all."""
     place = tmp_path / "\u00fc"
     place.mkdir()
     (place / "s.yaml").write_text(STUDY)
     photo, answers = place / "\u00f6.png", place / "a.csv"
     Image.new("L", (8, 8)).save(photo)
-    for words in (
-        ("run", place / "s.yaml", "--store", place / "runs", "--quiet"),
-        ("report", "--numbers", place / "n.parquet", place / "runs"),
-        ("predict", "baseline", photo, "--store", place / "runs", "--out", answers),
-    ):
-        status, _, err = command(*words, **BARE)
-        assert status == 0, err
+    commands = (
+        f"run {place}/s.yaml --store {place}/runs --quiet",
+        f"report --numbers {place}/n.parquet {place}/runs",
+        f"predict baseline {photo} --store {place}/runs --out {answers}",
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", SEVERAL, *commands], env={**os.environ, **BARE}, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
     assert len(answers.read_text(errors="replace").splitlines()) == 2
 
 
-def test_a_folder_of_any_depth(tmp_path: Path) -> None:
+def test_a_folder_of_any_depth(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "store.json").write_text('{"format": 1}')
-    assert command("store", "gc", tmp_path / "runs")[0] == 0
+    assert cli("store", "gc").code == 0
     here = os.open(tmp_path / "runs", os.O_RDONLY)
     for _ in range(3000):
         os.mkdir("staging", dir_fd=here)
@@ -116,9 +117,10 @@ def test_a_folder_of_any_depth(tmp_path: Path) -> None:
     os.close(here)
     try:
         for words in (("status",), ("store", "gc"), ("store", "gc", "--dry-run")):
-            status, _, err = command(*words, tmp_path / "runs")
-            assert status in (0, 2) and "fault of offramp" not in err and err.count("\n") <= 1
-            assert status == 0 or "staging is nested too deeply" in err
+            answer = cli(*words)
+            assert answer.code in (0, 2) and answer.err.count("\n") <= 1
+            assert "fault of offramp" not in answer.err
+            assert answer.code == 0 or "staging is nested too deeply" in answer.err
     finally:  # which pytest could not
         subprocess.run(["rm", "-rf", str(tmp_path / "runs")], check=True)
 

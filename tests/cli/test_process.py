@@ -19,10 +19,9 @@ from command import STUDY, Answer, call, data, refusal, untimed, without
 from syrupy.assertion import SnapshotAssertion
 
 SECONDS = 500  # a process that takes longer hangs
-LONG = STUDY + "# the last strategy never ends\n"
-LONG = LONG.replace("seeds: [1, 2]", "seeds: [1]").replace(
-    "[baseline, joint, two-stage]",
-    "[baseline, two-stage, {name: joint, phases: {joint: {epochs: 999999}}}]",
+ENDLESS = "{name: joint, phases: {joint: {epochs: 999999}}}"
+LONG = STUDY.replace("seeds: [1, 2]", "seeds: [1]").replace(
+    "[baseline, joint, two-stage]", f"[baseline, two-stage, {ENDLESS}]"
 )
 HEAVY = "torch torchvision timm pandas"
 SLOW = "torch._dynamo torch._inductor scipy.stats sklearn.datasets"
@@ -241,7 +240,7 @@ def test_a_terminal_has_moving_lines(snapshot: SnapshotAssertion) -> None:
 
 
 def test_ctrl_c_reaches_several_workers_as_one() -> None:
-    Path("s.yaml").write_text(LONG.replace("seeds: [1]", "seeds: [1, 2]"))
+    Path("s.yaml").write_text(STUDY.replace("[baseline, joint, two-stage]", f"[{ENDLESS}]"))
     with terminal("run", "s.yaml", "--workers", "2") as (process, screen):
         shown(screen, r"epoch \d+/999999")
         os.write(screen, b"\x03")

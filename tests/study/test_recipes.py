@@ -129,9 +129,9 @@ def costly(study: Path) -> bool:
     library of texts. That they can be read: test_task."""
     if "cost" in study.parts:
         return study.stem != "mobilenetv1-cifar10"
-    larger = ("cifar100", "imagenette", "imagenette-scratch", "chest-xray", "languages")
+    larger = ("cifar100", "imagenette", "imagenette-scratch", "chest-xray")
     paper = ("mobilenetv1-cifar100", "resnet50-cifar100", "vgg16-cifar100", "resnet18-chestxray14")
-    return study.stem in (*larger, *paper, "mobilenetv2-imagenet100")
+    return study.stem in (*larger, *paper, "mobilenetv2-imagenet100", "languages", "languages-anew")
 
 
 @cache
