@@ -268,15 +268,6 @@ def test_arrays_with_channels_last_are_turned() -> None:
     assert offramp.adopt(last.net, arrays, normalize="unit").accuracy == last.accuracy
 
 
-def test_a_bundle_answers_as_the_network(tmp_path: Path) -> None:
-    own = adopted(trained("two-stage"))
-    policy = own.calibrate(max_accuracy_loss=0.1, anyway=True)
-    done = own.export(tmp_path / "bundle", policy, measure=False, anyway=True)
-    images = torch.stack([Tensors(40, seed=8)[i][0] for i in range(40)])
-    answers = Bundle(done.folder).predict(images.permute(0, 2, 3, 1).numpy())
-    assert (answers.exits == own.predict(images, policy).exits.numpy()).all()
-
-
 def learned(module: nn.Module, steps: int = 60) -> nn.Module:
     """The module after some steps of a loop of one's own, in eval mode."""
     images = torch.stack([Tensors(300)[i][0] for i in range(300)]) / 255

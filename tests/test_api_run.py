@@ -26,7 +26,6 @@ from offramp.study.plan.workers import Workers
 from offramp.study.run import processes
 from offramp.study.run.events import Epoch, GroupStarted
 from offramp.study.spec import file as spec_file
-from refusal import refuses
 from wording import refusal
 
 CODE = """
@@ -77,7 +76,6 @@ data: "my.py:make_data"
 recipe: {epochs: 2, batch_size: 16}
 """
 MINE, DIVERGING = '"my.py:my_strategy", as: mine, rate: 0.5', '"my.py:diverging"'
-DATA, NO_DATA = 'data: "my.py:make_data"', "data: {name: cifar10, root: nowhere}"
 IMPORT = "import sys, offramp; assert 'torch' not in sys.modules; offramp.OfframpError; dir(offramp)"
 
 
@@ -186,13 +184,6 @@ def test_what_fails_in_one_study_of_a_list_leaves_the_next(folder: Path) -> None
     one, other = results.studies.values()
     assert results.failed == one.failed and one.failed and not other.failed
     assert len(other.trials) == 2
-
-
-def test_a_list_whose_data_are_not_all_here_does_not_begin(folder: Path) -> None:
-    path = listed(folder)
-    (folder / "other.yaml").write_text(STUDY.replace(DATA, NO_DATA))
-    refuses(r"other.yaml:\d+: .*nowhere", offramp.run, path, store="runs")
-    assert not (folder / "runs").exists()
 
 
 def test_the_data_root_of_a_mapping_is_a_path_and_a_setting_wins_over_it() -> None:

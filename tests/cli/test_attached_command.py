@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,14 +42,10 @@ def pictures(folder: Path) -> Path:
     return folder
 
 
-def at_hand() -> nn.Module:
-    made: dict[str, nn.Module] = {}
-    exec(NET + "made = make_net(3)\n", made)
-    return made["made"]
-
-
 def test_a_module_at_hand_is_calibrated_reported_and_predicted_with(cli: Cli, tmp_path: Path) -> None:
-    net = offramp.attach(at_hand(), "2", (1, 8, 8), head="linear")
+    space: dict[str, Callable[[int], nn.Module]] = {}
+    exec(NET, space)
+    net = offramp.attach(space["make_net"](3), "2", (1, 8, 8), head="linear")
     fitted = offramp.fit(net, "two-stage", train=data_set(), recipe=RECIPE, store="runs")
     assert cli("calibrate", fitted.trial, "runs", *TARGET).code == 0
     made = cli("report", "runs", "--out", "report", "--format", "none")

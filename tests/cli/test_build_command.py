@@ -166,7 +166,9 @@ def test_from_a_folder_of_images_to_a_bundle(
     assert card["network"]["heads_that_flatten"] == []
     # The bundle's answers for the files are those of the trial for its test split: the same pixels.
     data = load(DataSpec("folder", str(photos), size=48, held_out_images=9))
-    files = [photos / name for name in _test_files(photos)]
+    test = folder(photos).test
+    assert test is not None
+    files = [photos / name for name in test.images.ids]
     bundle = Bundle(tmp_path / "bundle")
     pixels = bundle.pixels([Image.open(file) for file in files])
     mean, std = np.array(data.mean, np.float32), np.array(data.std, np.float32)
@@ -186,12 +188,6 @@ def test_from_a_folder_of_images_to_a_bundle(
     made = json.loads(forced.out)
     assert made["card"]["trial"] == card["trial"] and made["card"]["precision"] == "int8"
     assert made["web"] == "site" and (tmp_path / "site" / "index.html").is_file()
-
-
-def _test_files(photos: Path) -> tuple[str, ...]:
-    test = folder(photos).test
-    assert test is not None
-    return test.images.ids
 
 
 def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path, snapshot: SnapshotAssertion) -> None:

@@ -261,63 +261,41 @@ def test_only_damaged_files(run: Cli) -> None:
     assert status == 1 and "0 answers" in out and [row["file"] for row in answers()] == ["bad.png"]
 
 
-def other_size() -> None:
-    empty_folder()
-    Image.new("L", (9, 8)).save("images/wide.png")
-
-
-def other_mode() -> None:
-    empty_folder()
-    Image.new("RGB", (8, 8)).save("images/color.png")
-
-
-def deep() -> None:
-    empty_folder()
-    Image.fromarray(np.zeros((8, 8), np.float32)).save("images/deep.tiff")
-
-
-def empty_folder() -> None:
+def with_images(**images: Image.Image) -> None:
+    """These alone, by the names of their files without `png`."""
     shutil.rmtree("images")
     Path("images").mkdir()
+    for name, image in images.items():
+        image.save(f"images/{name}.{'tiff' if image.mode == 'F' else 'png'}")
 
 
-def no_folder() -> None:
-    shutil.rmtree("images")
-
-
-def missing_exit() -> None:
-    write_policy(Path("policy.json"), (0.5, 0.5, None), (1, 2, 4))
-
-
-def other_trial() -> None:
+def with_policy(old: Callable[[Policy], str], new: str) -> None:
     text = Path("policy.json").read_text()
-    file = policies.parse(text)
-    Path("policy.json").write_text(text.replace(file.calibration.trial_hash, "0" * 64))
+    Path("policy.json").write_text(text.replace(old(policies.parse(text)), new))
 
 
-def out_of_range() -> None:
-    text = Path("policy.json").read_text()
-    Path("policy.json").write_text(text.replace("0.5", "1.5"))
-
-
-def no_policy() -> None:
-    Path("policy.json").unlink()
-
-
-def missing_weights() -> None:
+def without_weights() -> None:
     kept = Store(Path("runs"))
     node = kept.read_trial(kept.find_trial("joint")).keys[0]
     Path("runs", "nodes", node, "weights.safetensors").unlink()
 
 
-SPOILT = (
-    *(other_size, other_mode, deep, empty_folder, no_folder),
-    *(missing_exit, other_trial, out_of_range, no_policy, missing_weights),
-)
+SPOILT: dict[str, Callable[[], None]] = {
+    "other_size": lambda: with_images(wide=Image.new("L", (9, 8))),
+    "other_mode": lambda: with_images(color=Image.new("RGB", (8, 8))),
+    "deep": lambda: with_images(deep=Image.new("F", (8, 8))),
+    "empty_folder": with_images,
+    "no_folder": lambda: shutil.rmtree("images"),
+    "missing_exit": lambda: write_policy(Path("policy.json"), (0.5, 0.5, None), (1, 2, 4)),
+    "other_trial": lambda: with_policy(lambda policy: policy.calibration.trial_hash, "0" * 64),
+    "out_of_range": lambda: with_policy(lambda _: "0.5", "1.5"),
+    "no_policy": lambda: Path("policy.json").unlink(),
+    "missing_weights": without_weights,
+}
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("spoil", SPOILT)
+@pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT)
 def test_mistakes_are_one_line_and_nothing_is_written(
     run: Cli, spoil: Callable[[], None], snapshot: SnapshotAssertion
 ) -> None:

@@ -49,14 +49,6 @@ def test_a_report_with_torch_out_of_reach(studied: Cli, snapshot: SnapshotAssert
     assert len(drawn) > 5
 
 
-@pytest.mark.long
-def test_a_pack_gives_the_same_tables(studied: Cli) -> None:
-    assert studied("store", "pack", "runs", "--out", "packed").code == 0
-    for store in ("runs", "packed"):
-        ok(studied("report", store, "--out", f"of-{store}", "--format", "none"))
-    assert set(files("of-runs")) == set(files("of-packed"))
-
-
 def test_what_is_missing_is_said_and_the_same_store_gives_the_same_bytes(
     studied: Cli, snapshot: SnapshotAssertion
 ) -> None:
@@ -144,14 +136,6 @@ def test_writes_every_table_in_every_format(studied: Cli, tmp_path: Path) -> Non
     assert frame["seeds"].tolist() == [2, 2, 2]
     # Two-stage trains the baseline's backbone, so its final exit is the baseline's.
     assert frame["exit_3"]["baseline"] == frame["exit_3"]["two-stage"]
-
-
-@pytest.mark.long
-def test_twice_gives_the_same_bytes(studied: Cli, tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        assert studied("report", "--tables", "runs", "--out", folder).code == 0
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
 
 
 def test_only_some_and_one_format(studied: Cli, tmp_path: Path, snapshot: SnapshotAssertion) -> None:

@@ -570,13 +570,11 @@ def test_a_clock_that_the_store_refuses(s3: str, proxy: Proxy) -> None:
     refuses("is too large", Store, s3)
 
 
-def test_a_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuses("ftps3://x .*s3://… or gs://…", Store, "ftps3://x")
+    assert "secret" not in refuses("holds a password", Store, "sftp://me:secret@host/")
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     refuses(r"pip install 'offramp\[cloud\]'", Store, "s3://runs/x")
-
-
-def test_an_address_of_no_kind() -> None:
-    refuses("ftps3://x .*s3://… or gs://…", Store, "ftps3://x")
 
 
 @pytest.mark.skipif(object_store.GIVEN is not None, reason="it checks signatures, so headers stay")
@@ -639,7 +637,3 @@ def test_an_upload_in_parts_whose_end_is_not_answered_is_begun_again(
         make(data, *name)
         assert proxy.faults and away.get(*name) == data
         proxy.faults = 0
-
-
-def test_no_password_is_named_wherever_the_store_is() -> None:
-    assert "secret" not in refuses("holds a password", Store, "sftp://me:secret@host/")

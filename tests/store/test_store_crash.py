@@ -26,18 +26,13 @@ from wording import refusal
 def test_lock_excludes_and_is_released(store: Store) -> None:
     with store.lock("k"):
         assert store.try_lock("k") is None
-        assert in_fork(lambda: exit_if(store.try_lock("k") is not None)) == 0
+        assert in_fork(lambda: None if store.try_lock("k") is None else 1 / 0) == 0
         other = store.try_lock("k2")
         assert other is not None
         other.release()
     lease = store.try_lock("k")
     assert lease is not None
     lease.release()
-
-
-def exit_if(wrong: bool) -> None:
-    if wrong:
-        os._exit(3)
 
 
 def test_two_processes_write_the_same_keys(store: Store) -> None:
@@ -121,9 +116,12 @@ def test_full_disk_leaves_nothing(
     before = files(store.root)
     write = Path.write_bytes
 
+    def no_space(_: int) -> int:
+        raise OSError(code, os.strerror(code))
+
     def fills_up(path: Path, data: bytes) -> int:
         write(path, data[: len(data) // 2])
-        raise OSError(code, os.strerror(code))
+        return no_space(0)
 
     calls: list[Callable[[], object]] = [
         lambda: node(store, 9),
@@ -131,9 +129,9 @@ def test_full_disk_leaves_nothing(
         lambda: store.plan_trial("t", [key]),
         lambda: store.write_checkpoint("k", {"w": torch.ones(3)}, {"epoch": 2}),
     ]
-    for target, name in ((Path, "write_bytes"), (os, "fsync")):
+    for target, name, fails in ((Path, "write_bytes", fills_up), (os, "fsync", no_space)):
         with monkeypatch.context() as patch:
-            patch.setattr(target, name, fills_up if name == "write_bytes" else no_space(code))
+            patch.setattr(target, name, fails)
             for call in calls:
                 assert refusal(call) == snapshot
                 assert files(store.root) == before
@@ -141,13 +139,6 @@ def test_full_disk_leaves_nothing(
     assert checkpoint is not None and checkpoint[1] == {"epoch": 1}
     for call in calls:
         call()
-
-
-def no_space(code: int) -> Callable[[int], None]:
-    def fsync(_: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    return fsync
 
 
 def test_really_full_disk(tmp_path: Path, snapshot: SnapshotAssertion) -> None:

@@ -9,8 +9,9 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
+from itertools import count
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import psutil
@@ -182,9 +183,18 @@ def test_a_phase_that_went_to_another_process_is_not_trained_on(tmp_path: Path) 
     check_equal(whole, Store(root))
 
 
-def test_a_phase_is_kept_although_one_beside_it_went_to_another_process(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def two_stage(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Store]:
+    """A plan, and its store of a run that nobody disturbed."""
+    plan = tiny_plan(tiny_study(["two-stage"]))
+    return plan, finish(plan, tmp_path_factory.mktemp("two-stage"))[0]
+
+
+def test_a_phase_is_kept_although_one_beside_it_went_to_another_process(
+    tmp_path: Path, two_stage: tuple[Plan, Store]
+) -> None:
     """It was checkpointed as it had been concluded, and concluded once more."""
-    plan, root = tiny_plan(tiny_study(["two-stage"])), tmp_path / "store"
+    (plan, whole), root = two_stage, tmp_path / "store"
     first, second = (by_phase(plan, f"exit {n}") for n in (1, 2))
     running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
     reports = (event.report for event in running if isinstance(event, Epoch))
@@ -198,42 +208,34 @@ def test_a_phase_is_kept_although_one_beside_it_went_to_another_process(tmp_path
     events += running
     assert trained(events)[0] == first
     assert set(trained(events)) == set(plan.nodes) - {by_phase(plan, "backbone")}
-    whole, _ = finish(plan, tmp_path / "whole")
     check_equal(whole, Store(root))
 
 
-class QuickClock:
-    """At each look at it as much time has gone by as counts between two looks at a lock."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def monotonic(self) -> float:
-        self.seconds += locks.LOOK_S
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-
 def test_a_store_that_is_moved_under_a_run_ends_it_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+    tmp_path: Path,
+    two_stage: tuple[Plan, Store],
+    monkeypatch: pytest.MonkeyPatch,
+    snapshot: SnapshotAssertion,
 ) -> None:
-    plan, root, place = tiny_plan(tiny_study(["two-stage"])), tmp_path / "store", tmp_path / "elsewhere"
+    (plan, whole), root, place = two_stage, tmp_path / "store", tmp_path / "elsewhere"
     running = run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))
     until_epoch(running, root)
     root.rename(place)
     assert refusal(list, running) == snapshot
     assert not root.exists()
     # This process, which had the lock, has not ended: whoever looks at it again and again sees nobody.
-    monkeypatch.setattr(locks, "time", QuickClock())
+    # At each look at its clock as much time has gone by as counts between two looks at a lock.
+    seconds = count(step=locks.LOOK_S)
+    clock = SimpleNamespace(monotonic=lambda: next(seconds), sleep=lambda _: None)
+    monkeypatch.setattr(locks, "time", clock)
     monkeypatch.setattr("offramp.study.run.run.POLL_SECONDS", 0.0)
-    whole, _ = finish(plan, tmp_path / "whole")
     check_equal(whole, finish(plan, place)[0])
 
 
-def test_copies_of_a_store_that_a_run_is_at_work_on_go_on_by_themselves(tmp_path: Path) -> None:
-    plan, root = tiny_plan(tiny_study(["two-stage"])), tmp_path / "store"
+def test_copies_of_a_store_that_a_run_is_at_work_on_go_on_by_themselves(
+    tmp_path: Path, two_stage: tuple[Plan, Store]
+) -> None:
+    (plan, _), root = two_stage, tmp_path / "store"
     copies = []
     for number, event in enumerate(run(plan, Store(root), conduct(tmp_path, checkpoint_seconds=0))):
         if isinstance(event, GroupStarted | Epoch) and len(copies) < 3:

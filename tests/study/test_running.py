@@ -32,19 +32,26 @@ from offramp.engine.cost import written_macs
 from offramp.nets.network import inside
 from offramp.store.store import Store
 from offramp.study.run import trials
-from offramp.study.run.events import Epoch, Failed, Finished
+from offramp.study.run.events import Epoch, Event, Failed, Finished
 from offramp.study.run.ledger import reason_of
 from support import run_all, tiny_data, tiny_plan, tiny_study
 
 # The same study gives the same bits, and finished work is never repeated.
 
 
-def test_the_same_study_in_two_empty_stores_gives_the_same_bits(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    first, events = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path / "one")
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Event]]:
+    """The store of STRATEGIES, to be read, and what happened."""
+    return finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path_factory.mktemp("ran"))
+
+
+def test_the_same_study_in_two_empty_stores_gives_the_same_bits(
+    tmp_path: Path, ran: tuple[Store, list[Event]]
+) -> None:
+    first, events = ran
     torch.manual_seed(2)  # the generator of whoever calls does not matter
     torch.rand(100)
-    other, _ = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path / "other")
+    other, _ = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path)
     check_equal(first, other)
     check_sound(first)
     check_tidy(first)
@@ -57,9 +64,8 @@ def test_another_seed_gives_other_bits(tmp_path: Path) -> None:
     assert set(hashes(first).values()).isdisjoint(hashes(other).values())
 
 
-def test_every_key_is_trained_once_after_what_it_needs(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(STRATEGIES, recipe={"epochs": 1}))
-    _, events = finish(plan, tmp_path)
+def test_every_key_is_trained_once_after_what_it_needs(ran: tuple[Store, list[Event]]) -> None:
+    plan, events = tiny_plan(tiny_study(STRATEGIES)), ran[1]
     done = trained(events)
     assert sorted(done) == sorted(plan.nodes) and sorted(began(events)) == sorted(plan.nodes)
     for at, key in enumerate(done):
@@ -67,13 +73,13 @@ def test_every_key_is_trained_once_after_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_a_second_run_trains_nothing_and_writes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ran: tuple[Store, list[Event]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, first = finish(tiny_plan(tiny_study(STRATEGIES)), tmp_path)
-    files = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.*") if p.parent.name != "locks"}
+    store, first = ran
+    files = {p: p.stat().st_mtime_ns for p in store.root.rglob("*.*") if p.parent.name != "locks"}
     monkeypatch.setattr(engine_fit, "step", None)
     again = tiny_plan(tiny_study(STRATEGIES))
-    _, events = finish(again, tmp_path)
+    _, events = finish(again, store.root)
     assert not began(events) and not trained(events) and not notes(events)
     assert reused(events) == set(again.nodes)
     assert closed(events) == dict.fromkeys(closed(first), True)

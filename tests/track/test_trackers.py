@@ -597,21 +597,14 @@ def test_mlflow_takes_settings_of_phases_that_a_pattern_names(store: Store, data
     assert run.data.params[PATTERN.replace("*", "_")] == "0.1"
 
 
-@pytest.mark.parametrize("address", ["nowhere:x", "mlflow", "tensorboard:"])
-def test_no_tracker(address: str) -> None:
-    refuses("names no tracker", tracker, address)
-
-
-def test_a_tracker_that_is_not_installed(
-    monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+def test_addresses_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
 ) -> None:
+    for nowhere in ("nowhere:x", "mlflow", "tensorboard:"):
+        refuses("names no tracker", tracker, nowhere)
     monkeypatch.setitem(sys.modules, "trackio", None)
-    assert refusal(tracker, "trackio:mine") == snapshot
-
-
-def test_a_file_in_the_folders_place(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
-    (tmp_path / "board").write_text("")
-    assert refusal(tracker, f"tensorboard:{tmp_path / 'board'}") == snapshot
+    (tmp_path / "file").write_text("")
+    assert [refusal(tracker, a) for a in ("trackio:mine", f"tensorboard:{tmp_path}/file")] == snapshot
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
