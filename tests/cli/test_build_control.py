@@ -169,7 +169,7 @@ def test_fit_finds_a_smaller_member_of_a_family(tmp_path: Path, monkeypatch: pyt
     own = fitted.beside(fitted.calibrate(max_mean_macs="50%"))
     _, whole, plain = own.networks
     assert "width" in plain.network and plain.macs < whole.macs and own.plain == fitted.control.trial
-    assert len(set(fitted.control.history["epoch"])) > 2  # for as much training
+    assert fitted.control.history["epoch"].max() > 3  # for as much training
     again = offramp.load(fitted.control.trial, store="runs", trust_code=True)
     assert [tuple(logits.shape) for logits in again(torch.zeros(3, 1, 8, 8))] == [(3, 10)]
 
