@@ -47,6 +47,8 @@ from wording import refusal
 
 CLIENTS, EACH = 6, 15
 HOUR = 3600.0  # that a batch waits for more, where the test ends the wait
+# uvicorn sleeps a tenth of a second between two looks at whether to end, and at its end.
+OFTEN = SimpleNamespace(**{**vars(asyncio), "sleep": lambda seconds: asyncio.sleep(seconds / 20)})
 
 
 def png(pixels: np.ndarray) -> bytes:
@@ -69,7 +71,8 @@ def serving(folder: Path | Bundle, watch: Watch | None = None, **limits: Any) ->
     bundle = folder if isinstance(folder, Bundle) else Bundle(folder, threads=1)
     chosen, watch = ServeLimits(**limits), watch or Watch(bundle, WatchOptions())
     server = make_server(make_app(bundle, chosen, name_of(str(bundle.path)), watch), chosen)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listening:
+        patch.setattr("uvicorn.server.asyncio", OFTEN)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
