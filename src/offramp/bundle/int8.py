@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from offramp.bundle.folder import refusing
 from offramp.bundle.graphs import StageGraph
-from offramp.bundle.runtime import BEFORE, session
+from offramp.bundle.runtime import BEFORE, load_onnxruntime, session
 from offramp.bundle.trial_images import SplitImages
 from offramp.errors import OfframpError, in_line
 from offramp.nets.cut.trace import quiet
@@ -100,6 +100,7 @@ def within(stages: Sequence[StageGraph], part: StageGraph) -> list[int]:
 
 
 def _quantize(source: Path, tensors: Iterator[dict[str, Any]], out: Path, exit: int) -> None:
+    load_onnxruntime()  # before it loads itself, and tells of it
     from onnxruntime import quantization
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
