@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -15,15 +15,17 @@ from syrupy.assertion import SnapshotAssertion
 import simulated as logits_of
 from longer import long_where
 from offramp.policy import calibrate as module
-from offramp.policy import scoring, solve
+from offramp.policy import scoring
 from offramp.policy.calibrate import Calibrated, calibrate, statement, target
 from offramp.policy.calibration import Target
-from offramp.policy.candidates import Search, SplitLogits, candidates, where_left
+from offramp.policy.candidates import Search, SplitLogits, where_left
 from offramp.policy.costs import Costs
 from offramp.policy.evaluate import evaluate
 from offramp.policy.policy import Policy
 from simulated import SEARCHES
 from wording import refusal
+
+pytestmark = pytest.mark.usefixtures("narrow")
 
 EXITS = 3  # a search takes three times as long for a fourth, which shows no more
 COSTS = Costs((10,) * EXITS, (1,) * EXITS, (0,) * EXITS, (1, 2, 3))
@@ -40,24 +42,6 @@ LIGHT = long_where(
     SEARCHES,
     lambda search: search in (Search("margin", temperature=True), Search("ensemble", survivors=True)),
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def narrow() -> Iterator[None]:
-    """A search in less detail, and once for the same rows, costs and loss. How good it is at what it
-    searches is in test_solve."""
-    candidates_of: dict[Any, tuple[SplitLogits, tuple[Policy, ...]]] = {}
-
-    def once(validation: SplitLogits, *options: Any) -> tuple[Policy, ...]:
-        key = (id(validation), *options)
-        if key not in candidates_of:  # kept with its rows, so that no others get their id
-            candidates_of[key] = validation, candidates(validation, *options)
-        return candidates_of[key][1]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solve, "NEAR", 6)
-        patch.setattr(module, "candidates", once)
-        yield
 
 
 @cache

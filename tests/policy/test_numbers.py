@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,12 @@ def calibrated(**more: Any) -> Policy:
     return offramp.calibrate(**numbers)
 
 
+usual = cache(calibrated)  # to be read
+
+
 def test_it_keeps_the_limit_on_images_that_it_has_not_seen() -> None:
     logits, labels = answers(20_000, seed=1)
-    policy = calibrated()
+    policy = usual()
     leaves = policy.leaves(logits)
     answered = np.take_along_axis(logits.argmax(2), leaves[:, None], 1)[:, 0]
     lost = (logits[:, -1].argmax(1) == labels).mean() - (answered == labels).mean()
@@ -70,7 +74,7 @@ def test_every_kind_of_limit_and_score(limit: dict[str, Any]) -> None:
 
 
 def test_arrays_of_any_kind_are_the_same_numbers(tmp_path: Path) -> None:
-    policy = calibrated()
+    policy = usual()
     by_exit = [torch.tensor(LOGITS[:, k], requires_grad=True) for k in range(3)]
     assert calibrated(logits=by_exit, labels=torch.tensor(LABELS)) == policy
     assert calibrated(labels=LABELS.tolist(), costs=np.array(COSTS)) == policy
@@ -84,13 +88,13 @@ def test_dear_heads_count_only_where_they_are_asked() -> None:
     """With costs of parts, a policy may leave a head out; plain numbers include it."""
     parts = Costs((100, 300, 600), (900, 0, 0), (0, 0, 0), (1, 2, 3))
     assert calibrated(costs=parts).thresholds[0] is None
-    assert calibrated().thresholds[0] is not None
+    assert usual().thresholds[0] is not None
 
 
 def test_validation_of_ones_own() -> None:
     policy = calibrated(validation=answers(500, seed=2))
     assert policy.calibration.chosen is not None and policy.calibration.chosen.images == len(LABELS)
-    half = calibrated().calibration.chosen
+    half = usual().calibration.chosen
     assert half is not None and half.images == len(LABELS) // 2
 
 
@@ -136,7 +140,7 @@ def test_what_does_not_go_together_is_refused(changed: dict[str, Any], snapshot:
 
 
 def test_a_policy_of_other_classes_is_refused(snapshot: object) -> None:
-    policy = calibrated()
+    policy = usual()
     assert policy.leaves(LOGITS[:7]).shape == (7,)
     assert refusal(policy.leaves, LOGITS[:7, :, :4]) == snapshot
     by_hand = Policy("confidence", policy.exits, policy.thresholds)

@@ -70,10 +70,8 @@ def test_what_a_file_says_of_its_calibration_is_written_again_to_the_byte(
     text = json.dumps({**file, "target": target, "chosen": chosen}, indent=1) + "\n"
     policy = parse(text)
     assert to_json(policy) == text
-    assert (policy.calibration.target is None, policy.calibration.chosen is None) == (
-        not target,
-        not chosen,
-    )
+    assert (policy.calibration.target is None) == (not target)
+    assert (policy.calibration.chosen is None) == (not chosen)
 
 
 def test_an_old_policy_file_is_read_and_written_again_to_the_byte() -> None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import reference_answer, reference_leave, reference_scores
 
+from offramp.bundle import web
 from offramp.policy import scoring
+from offramp.policy.learned import LEARNERS
+from offramp.policy.scoring import SCORES
 from simulated import simulated
 
 NAN, INF = float("nan"), float("inf")
@@ -206,14 +212,11 @@ def test_an_ensemble_answers_by_the_geometric_mean_of_the_exits_so_far() -> None
 
 def test_an_exit_that_is_sure_of_nothing_adds_nothing_to_an_ensemble() -> None:
     logits = np.array([[[2.0, 0.0], [NAN, 9.0], [0.0, 1.0], [0.0, 0.0]]])
-    whole, without = logits, logits[:, [0, 2, 3]]
-    answering, same = (
-        scoring.all_answer_logits("ensemble", whole),
-        scoring.all_answer_logits("ensemble", without),
-    )
+    answering = scoring.all_answer_logits("ensemble", logits)
+    same = scoring.all_answer_logits("ensemble", logits[:, [0, 2, 3]])
     np.testing.assert_allclose(answering[:, 1], answering[:, 0])
     np.testing.assert_allclose(answering[:, 2], same[:, 1])
-    assert scoring.scores("ensemble", whole)[0, 1] == -INF
+    assert scoring.scores("ensemble", logits)[0, 1] == -INF
 
 
 @pytest.mark.parametrize("name", [name for name, score in scoring.SCORES.items() if score.learned])
@@ -268,3 +271,40 @@ def test_no_score_is_steeper_than_its_entry_says(name: str) -> None:
     for exit, gate in enumerate(gates):
         most = scoring.SCORES[name].steepness(gate)
         assert np.isnan(by[:, exit]).all() or by[:, exit].max() <= most * step
+
+
+# A score is one entry of SCORES; what else must know it says so at once, by the score's name
+
+
+SITE = Path(web.__file__).parent / "site" / "network.js"
+OF_A_CLASS = [name for name, score in SCORES.items() if not score.several]  # the page refuses others
+DOCS = Path(__file__).parents[2] / "docs" / "calibration.md"
+
+
+def on_page(script: str) -> list[str]:
+    """The scores of the page of `export --web`, whether their names are quoted or not."""
+    table = script.partition("const SCORES = {")[2].partition("\n};")[0]
+    return [name for _, name in re.findall(r"^  (['\"]?)([\w-]+)\1(?=:|\()", table, re.MULTILINE)]
+
+
+def differing(names: Iterable[str], scores: Iterable[str] = SCORES) -> list[str]:
+    return sorted(set(names) ^ set(scores))
+
+
+def test_the_page_has_every_score() -> None:
+    """Else it throws at the first image under a score that it lacks."""
+    script = SITE.read_text(encoding="utf-8")
+    assert differing(on_page(script), OF_A_CLASS) == []
+    assert differing(on_page(script.replace("  margin: ", '  "margin": ')), OF_A_CLASS) == []
+    spoiled = script.replace("  margin: ", "  gap: ").replace("  patience: ", "  'run-length': ")
+    assert differing(on_page(spoiled), OF_A_CLASS) == ["gap", "margin", "patience", "run-length"]
+
+
+def test_every_learned_score_has_who_learns_it() -> None:
+    learned = [name for name, score in SCORES.items() if score.learned]
+    assert differing(LEARNERS, learned) == []
+
+
+def test_every_score_is_explained() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \|", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert differing(rows) == []

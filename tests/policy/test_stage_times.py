@@ -51,10 +51,7 @@ def saved(folder: Path, value: Any) -> Path:
 def test_a_stage_costs_what_the_device_said(tmp_path: Path) -> None:
     measured = of_file(saved(tmp_path, times()), SHARED, 1, "max-mean-latency")
     assert measured.costs.leaving([0, 1, 2]) == (1_000_000, 3_000_000, 6_000_000)  # ns
-    assert measured.costs.leaving([0, 2]) == (
-        1_000_000,
-        6_000_000,
-    )  # a head that is left out still counts
+    assert measured.costs.leaving([0, 2]) == (1_000_000, 6_000_000)  # a head left out still counts
     assert measured.median.full == round(0.9 * 6_000_000)
     late = of_file(saved(tmp_path, times()), SHARED, 32, "max-p95-latency")
     assert late.costs.leaving([0, 1, 2]) == (1_500_000, 4_500_000, 9_000_000)
@@ -85,10 +82,8 @@ def test_a_policy_is_solved_for_the_device(tmp_path: Path, snapshot: SnapshotAss
     for kind, most in (("max-mean-latency", 0.003), ("max-p95-latency", 0.0046)):
         device_times = of_file(path, SHARED, 1, kind)
         outcome = calibrate(*rows, SHARED, Target(kind, most), measured=device_times)  # type: ignore[arg-type]
-        spent = (
-            np.asarray(outcome.policy.macs(device_times.costs))[outcome.policy.leaves(rows[1].logits)]
-            * 1e-9
-        )
+        macs = np.asarray(outcome.policy.macs(device_times.costs))
+        spent = macs[outcome.policy.leaves(rows[1].logits)] * 1e-9
         named = outcome.record(600)
         if kind == "max-mean-latency":
             value, recorded = spent.mean(), named.mean_seconds
