@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+
+from offramp import nets
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "offramp"
@@ -15,9 +18,11 @@ OF_DEVICES = re.compile(r"""\.type\s*[!=]=\s*["'](?!cpu)|is_nccl|torch\.cuda\b|b
 
 
 @cache
-def trees() -> dict[str, ast.Module]:
+def nodes() -> dict[str, list[ast.AST]]:
+    """Of every file, its module first."""
     return {
-        path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text()) for path in SOURCE.rglob("*.py")
+        path.relative_to(SOURCE).as_posix(): list(ast.walk(ast.parse(path.read_text())))
+        for path in SOURCE.rglob("*.py")
     }
 
 
@@ -50,11 +55,11 @@ def test_what_devices_differ_in_is_said_in_one_place() -> None:
 def test_a_type_s_name_means_one_thing() -> None:
     """Of classes, and of names that a file gives to types; arrays aside, which are `Floats` in many."""
     meanings: dict[str, set[str]] = {}
-    for file, tree in trees().items():
-        for node in ast.walk(tree):
+    for file, (module, *inner) in nodes().items():
+        for node in inner:
             if isinstance(node, ast.ClassDef):
                 meanings.setdefault(node.name, set()).add(f"a class of {file}:{node.lineno}")
-        for node in tree.body:
+        for node in module.body:  # type: ignore[attr-defined]
             if isinstance(node, ast.Assign) and isinstance(name := node.targets[0], ast.Name):
                 value = ast.unparse(node.value)
                 if re.fullmatch("[A-Z][A-Za-z]*[a-z][A-Za-z]*", name.id) and "NDArray" not in value:
@@ -75,33 +80,70 @@ IN_FILES = {  # fields of files that were written so, and of what is read of the
 }
 
 
-def empty_names(tree: ast.Module) -> set[str]:
-    """Names among EMPTY that a module binds."""
-    bound = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return EMPTY & (bound | {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)})
+def empty_names(module: Iterable[ast.AST]) -> set[str]:
+    """Names among EMPTY that the nodes of a module bind."""
+    names = (
+        node.id if isinstance(node, ast.Name) else node.arg
+        for node in module
+        if isinstance(node, ast.arg) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+    )
+    return EMPTY.intersection(names)
 
 
 def test_a_name_says_what_a_thing_is() -> None:
-    names = {file: empty_names(tree) - IN_FILES.get(file, set()) for file, tree in trees().items()}
+    names = {file: empty_names(own) - IN_FILES.get(file, set()) for file, own in nodes().items()}
     empty = {file: those for file, those in names.items() if those}
     assert empty == {}  # else name the thing itself
 
 
 def test_an_empty_name_is_noticed() -> None:
     """The control."""
-    assert empty_names(ast.parse("def f(given):\n    for one in given:\n        made = one")) == {
-        *("given", "one", "made")
-    }
+    module = ast.walk(ast.parse("def f(given):\n    for one in given:\n        made = one"))
+    assert empty_names(module) == {"given", "one", "made"}
 
 
 def test_no_function_takes_more_than_seven_things_by_place() -> None:
     """But for options of data, which users write one by one, and what PyTorch calls."""
     long = []
-    for where, tree in trees().items():
+    for where, module in nodes().items():
         if where.startswith("data/sources/") or where == "engine/norms.py":
             continue
-        for node in ast.walk(tree):
+        for node in module:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 by_place = [arg for arg in node.args.args if arg.arg not in ("self", "cls")]
                 long += [f"{where}: {node.name}"] if len(by_place) > 7 else []
     assert long == []
+
+
+# PyTorch's names with an underscore: only those that offramp/nets/__init__.py lists
+
+
+FOLDER = Path(nets.__file__).parent
+
+
+def private_names(text: str) -> set[str]:
+    """Attributes, methods and modules with one underscore that the text reads or overrides, but for
+    those that it defines or sets itself."""
+    tree = ast.parse(text)
+    own, read = set[str](), set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            is_own = isinstance(node.ctx, ast.Store) and getattr(node.value, "id", "") == "self"
+            (own if is_own else read).add(node.attr)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            own.add(node.name)
+        elif isinstance(node, ast.ImportFrom):
+            read |= set((node.module or "").split("."))
+        elif isinstance(node, ast.alias):
+            read |= set(node.name.split("."))
+    return {name for name in read - own if re.match("_[^_]", name)}
+
+
+def test_private_names_of_pytorch_are_listed() -> None:
+    listed = set(re.findall(r"\b_[a-z]\w+", (FOLDER / "__init__.py").read_text()))
+    files = {path.name: private_names(path.read_text()) for path in FOLDER.rglob("*.py")}
+    assert {name: names - listed for name, names in files.items() if names - listed} == {}
+    assert set().union(*files.values()) >= {"_buffers", "_version", "_python_dispatch"}
+    assert private_names("import torch._dynamo.config\nx._private = y._grad") == {
+        *("_dynamo", "_private", "_grad")
+    }, "the control"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Of PyTorch's names with an underscore these are read, as no public one does the same. A test holds the
-# list (tests/nets/test_private_names.py), so that a new version of PyTorch is checked against it alone:
+# list (tests/test_architecture.py), so that a new version of PyTorch is checked against it alone:
 # - `nn.Module._modules`, `_parameters`, `_buffers`, `_non_persistent_buffers_set`, `_version`,
 #   `_load_from_state_dict`: the network shows the backbone's own tables, and loads by its rules.
 # - `Tensor._version`: whether an operation has written on a tensor.
