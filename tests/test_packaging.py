@@ -56,9 +56,8 @@ def test_links_of_the_readme_are_absolute_in_what_is_published(hatch_build) -> N
     assert relative.search(readme) and not relative.search(published)  # as it lies here, it has some
     assert f"]({ADDRESS}/raw/abc/docs/results/figures/accuracy-compute.svg)" in published
     assert f"]({ADDRESS}/blob/abc/docs/studies.md)" in published
-    assert (
-        hatch_build.absolute_links("[a](#b) [c](https://d)", ADDRESS, "abc") == "[a](#b) [c](https://d)"
-    )
+    own = "[a](#b) [c](https://d)"
+    assert hatch_build.absolute_links(own, ADDRESS, "abc") == own
 
 
 def test_links_of_the_readme_lead_to_files_of_the_repository() -> None:
@@ -80,9 +79,8 @@ def test_the_address_comes_from_outside_or_is_left_out(hatch_build, monkeypatch)
     assert hatch_build.repository() == ""  # half an address is none
     monkeypatch.setenv("GITHUB_REPOSITORY", "someone/offramp")
     hook.update(metadata)
-    assert (
-        metadata["urls"]["Source"] == ADDRESS and "](docs/studies.md)" not in metadata["readme"]["text"]
-    )
+    assert metadata["urls"]["Source"] == ADDRESS
+    assert "](docs/studies.md)" not in metadata["readme"]["text"]
 
 
 def test_a_version_tells_the_commit_of_its_code(tmp_path, monkeypatch) -> None:
@@ -126,29 +124,10 @@ OF_AN_EXTRA = {
 
 
 def test_without_extras_all_but_what_they_are_for_can_be_imported() -> None:
-    names = [
-        "onnx",
-        "onnxscript",
-        "onnxruntime",
-        "starlette",
-        "uvicorn",
-        "prometheus_client",
-        "datasets",
-    ]
-    names += [
-        "huggingface_hub",
-        "s3fs",
-        "ray",
-        "tensorboard",
-        "mlflow",
-        "wandb",
-        "optuna",
-        "pynvml",
-        "openvino",
-        "executorch",
-        "coremltools",
-        "ai_edge_litert",
-    ]
-    command = [sys.executable, "-c", NO_EXTRAS, " ".join(names)]
+    names = (
+        "onnx onnxscript onnxruntime starlette uvicorn prometheus_client datasets huggingface_hub s3fs "
+        "ray tensorboard mlflow wandb optuna pynvml openvino executorch coremltools ai_edge_litert"
+    )
+    command = [sys.executable, "-c", NO_EXTRAS, names]
     absent = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert set(absent) == OF_AN_EXTRA

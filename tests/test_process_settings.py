@@ -13,14 +13,7 @@ import sys
 import pytest
 
 from offramp.engine.waiting import SPIN_VARIABLES
-from offramp.process import (
-    OBJECTS,
-    Terminated,
-    ended_by,
-    keep_freed_memory,
-    prepared,
-    terminable,
-)
+from offramp.process import OBJECTS, Terminated, ended_by, keep_freed_memory, prepared, terminable
 
 
 def ran(code: str, **variables: str) -> subprocess.CompletedProcess[str]:

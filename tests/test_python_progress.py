@@ -21,7 +21,7 @@ STUDY = {
     "seeds": [1],
     "strategies": ["two-stage"],
     "backbone": "digits-cnn",
-    "data": {"name": "digits", "train_images": 400},
+    "data": {"name": "digits", "train_images": 120},
     "recipe": {"epochs": 2},
 }
 
@@ -140,13 +140,7 @@ def test_a_cell_changes_four_times_a_second_at_most() -> None:
         return handle
 
     frame = Frame(display, clock=lambda: now[0])
-    for at, text in (
-        (0.0, "0 %"),
-        (0.1, "1 %"),
-        (FRAME_S, "2 %"),
-        (0.3, "━ 100 % ·"),
-        (9.0, "━ 100 % ·"),
-    ):
-        now[0] = at
+    texts = "0 %", "1 %", "2 %", "━ 100 % ·", "━ 100 % ·"
+    for now[0], text in zip((0.0, 0.1, FRAME_S, 0.3, 9.0), texts, strict=True):
         frame([text])
     assert shown == ["0 %", "2 %", "━ 100 % ·"]

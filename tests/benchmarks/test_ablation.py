@@ -59,11 +59,8 @@ def test_images_are_read_as_asked(tmp_path: Path, plans: list[Plan]) -> None:
     ask = ablation.seconds(replace(setting, test_images=100))
     assert all(ask({"loader": loader}) > 0 for loader in ("resident", "streaming"))
     resident, streamed = (plan.data.train for plan in plans)
-    assert (
-        isinstance(resident, Split)
-        and isinstance(streamed, FileSplit)
-        and len(resident) == len(streamed)
-    )
+    assert isinstance(resident, Split) and isinstance(streamed, FileSplit)
+    assert len(resident) == len(streamed)
 
 
 @pytest.mark.long

@@ -79,29 +79,17 @@ def test_new_images_change_nothing(root: Path, saved: Path) -> None:
     assert digests(read("folder", root, split_file=str(saved))) == before
 
 
-def two_splits(splits: dict[str, Any]) -> None:
-    splits["train"].update(splits["calibration"])
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "two_splits": lambda splits: splits["train"].update(splits["calibration"]),
+    "mixed": lambda splits: splits["train"].update([splits["test"].popitem()]),
+    "empty": lambda splits: splits["train"].clear(),
+    "lacking": lambda splits: splits.pop("calibration"),
+}
 
 
-def mixed(splits: dict[str, Any]) -> None:
-    name, sha = splits["test"].popitem()
-    splits["train"][name] = sha
-
-
-def empty(splits: dict[str, Any]) -> None:
-    splits["train"] = {}
-
-
-def lacking(splits: dict[str, Any]) -> None:
-    del splits["calibration"]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [two_splits, mixed, empty, lacking],
-)
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_wrong_split_file(
-    root: Path, saved: Path, change: Callable[[dict[str, Any]], None], snapshot: SnapshotAssertion
+    root: Path, saved: Path, change: Callable[[dict[str, Any]], object], snapshot: SnapshotAssertion
 ) -> None:
     document = json.loads(saved.read_text())
     change(document["splits"])
