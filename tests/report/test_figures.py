@@ -23,7 +23,7 @@ from syrupy.assertion import SnapshotAssertion
 from longer import long
 from offramp.analysis.measures import MEASURES
 from offramp.infer.timing import WHOLE, Timing
-from offramp.report.colors import KNOWN, both_colors, styles, themed
+from offramp.report.colors import DARK, KNOWN, OTHERS, both_colors, styles, themed
 from offramp.report.evidence import Evidence
 from offramp.report.figures import (
     FIGURES,
@@ -33,15 +33,17 @@ from offramp.report.figures import (
     dots,
     draw,
     reliability,
+    series,
     times,
 )
-from offramp.report.figures.chart import color, marks, spec
+from offramp.report.figures.chart import color, exit_color, marks, short, spec, ticks, unit
 from offramp.report.figures.chart import figure as only
 from offramp.report.figures.significance import edges, graphs, ring, significance
 from offramp.report.figures.times import speed_figure
 from offramp.report.model import Figure
 from offramp.report.page.folder import first
 from offramp.report.render.charts import text
+from offramp.strategies import STRATEGIES
 from wording import refusal
 
 AT = "net-images"  # of the only network and data, at the end of names
@@ -592,3 +594,117 @@ def test_the_dark_theme_changes_colors_and_no_data(many: Evidence) -> None:
 
 def test_an_unknown_figure_is_refused(many: Evidence, snapshot: SnapshotAssertion) -> None:
     assert refusal(draw, many, ["curvs"]) == snapshot
+
+
+# Curves and means that are drawn
+
+
+def test_an_exits_curve_joins_the_phases_that_trained_it() -> None:
+    first = Run("joint", {1: [5.0, 4.0], 2: [6.0, 5.0], 3: [7.0, 6.0]})
+    second = Run("branch 1", {1: [3.0, 2.0, 1.0]})
+    actual = series.curves(evidence([HandTrial("joint-branch", 1, [first, second])]).runs[0])
+    mine = actual[(actual["split"] == "validation") & (actual["metric"] == "cross_entropy")]
+    assert mine[mine["exit"] == 1][["step", "value"]].to_numpy().tolist() == [
+        *([1, 5.0], [2, 4.0], [3, 3.0], [4, 2.0], [5, 1.0])
+    ]
+    assert mine[mine["exit"] == 3]["value"].tolist() == [7.0, 6.0]
+    train = actual[(actual["split"] == "train") & (actual["exit"] == 1)]
+    assert train[train["metric"] == "cross_entropy"]["value"].tolist() == [2.5, 2.0, 1.5, 1.0, 0.5]
+
+
+def test_the_mean_over_seeds_has_the_range_of_few_and_the_interval_of_many() -> None:
+    few = pd.DataFrame({"k": "a", "seed": [1, 2, 3], "step": 1, "value": [1.0, 2.0, 6.0]})
+    row = series.over_seeds(few, ["k"], 10).iloc[0]
+    assert (row["low"], row["value"], row["high"]) == (1.0, 3.0, 6.0)
+    values = [1.0, 2.0, 3.0, 4.0, 5.0, 9.0]
+    many = pd.DataFrame({"k": "a", "seed": range(6), "step": 1, "value": values})
+    row = series.over_seeds(many, ["k"], 10).iloc[0]
+    low, high = stats.t.interval(0.95, 5, np.mean(values), stats.sem(values))
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+
+
+def test_a_seed_that_stopped_early_is_held() -> None:
+    rows = [(1, 1, 4.0), (1, 2, 2.0), (1, 3, 0.0), (2, 1, 6.0), (2, 2, 4.0)]
+    frame = pd.DataFrame(rows, columns=["seed", "step", "value"]).assign(k="a")
+    assert series.over_seeds(frame, ["k"], 10)["value"].tolist() == [5.0, 3.0, 2.0]
+
+
+def test_a_long_curve_is_thinned_and_keeps_its_peaks() -> None:
+    value = np.zeros(1000)
+    value[501] = 50.0
+    frame = pd.DataFrame({"k": "a", "seed": 1, "step": range(1, 1001), "value": value})
+    drawn = series.over_seeds(frame, ["k"], 80)
+    assert len(drawn) == 80 and drawn["step"].iloc[0] == 1 and drawn["step"].iloc[-1] == 1000
+    assert drawn["high"].max() == 50.0
+    assert len(series.over_seeds(frame, ["k"], 2000)) == 1000
+
+
+def test_means_of_fewer_than_three_seeds_have_no_interval() -> None:
+    two = pd.DataFrame({"strategy": "a", "seed": [1, 2], "value": [1.0, 3.0]})
+    row = series.means(two, ["strategy"]).iloc[0]
+    assert row["value"] == 2.0 and math.isnan(row["low"]) and math.isnan(row["high"])
+    three = pd.DataFrame({"strategy": "a", "seed": [1, 2, 3], "value": [1.0, 3.0, 5.0]})
+    row = series.means(three, ["strategy"]).iloc[0]
+    assert (row["low"], row["high"]) == pytest.approx(stats.t.interval(0.95, 2, 3.0, 2 / 3**0.5))
+
+
+# Colors, ticks and units
+
+
+def test_styles_differ_in_more_than_color() -> None:
+    actual = list(styles([*KNOWN, "mine", "yours"]).values())
+    assert len({s.color for s in actual}) == len({s.dark for s in actual}) == 11
+    assert len({(s.dash, s.shape) for s in actual}) == 11
+    assert len({s.shape for s in KNOWN.values()}) == len({s.dash for s in KNOWN.values()}) == 9
+
+
+def test_no_two_of_the_strategies_that_come_with_offramp_look_alike() -> None:
+    actual = list(styles(STRATEGIES).values())
+    assert len({(s.color, s.dash) for s in actual}) == len({(s.color, s.shape) for s in actual})
+    assert len({(s.color, s.dash) for s in actual}) == len(STRATEGIES)
+    assert styles(["mixed", "mine"])["mixed"] == styles(STRATEGIES)["mixed"], "alone as among others"
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_colors_stand_out_from_the_page(dark: bool) -> None:
+    page = 0.0 if dark else 1.0
+    for label, style in KNOWN.items():
+        ink = luminance(style.dark if dark else style.color)
+        low, high = sorted((ink, page))
+        assert (high + 0.05) / (low + 0.05) >= 3, label
+
+
+def test_exits_have_colors_of_their_own() -> None:
+    """The ninth had that of the first, on the page too."""
+    colors = exit_color(range(1, 25))["scale"]["range"]
+    reference = [*KNOWN.values(), *OTHERS]
+    assert len({*colors, *(s.color for s in reference)}) == 24 + len(reference)
+    assert len({DARK[color] for color in colors}) == 24
+    for start in range(0, 24, 4):
+        inks = [luminance(color) for color in colors[start : start + 4]]
+        assert inks == sorted(inks, reverse=True)  # the deeper the darker, within a hue
+        inks = [luminance(DARK[color]) for color in colors[start : start + 4]]
+        assert inks == sorted(inks)
+
+
+def luminance(color: str) -> float:
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_numbers_are_short() -> None:
+    assert [short(v) for v in (0.123456, 1234567.0, 1e-7, 30.0, 0.0)] == [
+        *("0.1235", "1.235e6", "1e-7", "30", "0")
+    ]
+
+
+def test_ticks_of_a_logarithmic_axis() -> None:
+    assert ticks(3.0, 200.0) == [5, 10, 20, 50, 100, 200]
+    assert ticks(0.001, 1000.0) == [0.001, 0.01, 0.1, 1, 10, 100, 1000][:7]
+    assert ticks(0.0, 1.0) == [] and ticks(1.0, 1.0) == []
+
+
+def test_units_fit_the_largest_value() -> None:
+    assert [unit(v, "s").name for v in (0.5, 90.0, 600.0, 9000.0)] == ["ms", "s", "min", "h"]
+    assert unit(5e9, "MB").name == "GB" and unit(0.0, "J").name == "J"

@@ -24,9 +24,8 @@ def test_each_part_is_drawn_as_its_phase_has_it(name: str, exits: int) -> None:
     rows = {row.get("data-phase"): row for row in drawn.iter(f"{SVG}g") if row.get("data-phase")}
     assert list(rows) == [phase.name for phase in program]
     for phase in program:
-        states = {
-            box.get("data-part"): box.get("data-state") for box in rows[phase.name].iter(f"{SVG}rect")
-        }
+        boxes = rows[phase.name].iter(f"{SVG}rect")
+        states = {box.get("data-part"): box.get("data-state") for box in boxes}
         assert len(states) == 2 * exits
         trained = {str(part) for part in phase.trained}
         read = {str(part) for k in phase.exits for part in path(k)}

@@ -142,6 +142,8 @@ def test_a_file_and_a_link_are_no_places(tmp_path: Path) -> None:
         with pytest.raises(OfframpError, match="is not a folder"):
             written(tmp_path / name)
     written(tmp_path / "folder")  # an empty one is taken
+    with pytest.raises(OfframpError, match="cannot write"):
+        written(tmp_path / "file" / "report")
 
 
 @pytest.mark.parametrize("formats", [(), pytest.param(("svg",), marks=pytest.mark.long)])
@@ -159,12 +161,6 @@ def test_a_failure_leaves_the_earlier_report(tmp_path: Path, formats: tuple[str,
         steps.close()
     assert files(out) == before
     assert [path.name for path in tmp_path.iterdir()] == ["report"]
-
-
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OfframpError, match="cannot write"):
-        written(tmp_path / "file" / "report")
 
 
 def test_not_a_number_is_no_json(tmp_path: Path) -> None:

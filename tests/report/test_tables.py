@@ -452,9 +452,8 @@ def test_captions_end_in_a_sentence_where_no_strategy_has_a_letter() -> None:
     trials = [
         TabledTrial(n, s, {1: 0.5 + s / 100, 2: 0.6}) for n in ("mine", "yours") for s in (1, 2, 3)
     ]
-    for table in make(
-        evidence(trials), ["order-accuracy", "order-loss", "order-costs", "epochs-digest"]
-    ):
+    families = ["order-accuracy", "order-loss", "order-costs", "epochs-digest"]
+    for table in make(evidence(trials), families):
         assert " ." not in table.caption and "  " not in table.caption
 
 
