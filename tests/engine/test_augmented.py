@@ -54,8 +54,6 @@ def plan_of(
 
 
 PlanAndStore = tuple[Plan, Store]
-
-
 Oracles = Callable[..., PlanAndStore]
 
 

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from offramp.engine.cost import Work, exit_shares, value_bytes, work
+from offramp.engine.cost import Work, exit_shares, saved_bytes, value_bytes, work
 from offramp.engine.fit import split_logits
 from offramp.engine.passes import Images
 from offramp.engine.resolve import Node, Setting, resolve
 from offramp.engine.settings import applied
 from offramp.engine.values import Point
-from offramp.nets import ExitNetwork
+from offramp.nets import ExitNetwork, attach
 from offramp.nets.network import exit_macs, inside, with_trunks
 from offramp.parts import Part
 from offramp.recipe import Recipe
@@ -132,3 +133,36 @@ def test_logits_of_a_split_are_the_networks_own(own: bool, batch: int) -> None:
     assert logits.shape == (images.count("test"), 3, 3) and logits.dtype == np.float32
     for column, exit in enumerate((1, 3, 4)):
         assert np.allclose(logits[:, column], everything[exit - 1].numpy(), rtol=1e-4, atol=1e-5)
+
+
+# What a step keeps for its backward pass
+
+
+class Two(nn.Module):
+    """A convolution whose map keeps its size, a rectifier, a mean and a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.relu = nn.ReLU()
+        self.line = nn.Linear(4, 5)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.line(self.relu(self.conv(images)).mean((2, 3)))
+
+
+def test_of_a_small_network_it_is_what_its_layers_keep() -> None:
+    net = attach(Two(), exits=[], input_shape=(3, 6, 6))
+    images, rectified, pooled = 3 * 36, 4 * 36, 4
+    assert saved_bytes(net) == 4 * (images + rectified + pooled)
+
+
+def test_it_leaves_network_and_random_state() -> None:
+    net = network("digits-cnn")
+    before, modes = torch.get_rng_state(), [m.training for m in net.modules()]
+    weights = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    size = saved_bytes(net)
+    assert size > 4 * 64 and size == saved_bytes(net)
+    assert torch.equal(before, torch.get_rng_state())
+    assert modes == [m.training for m in net.modules()]
+    assert all(torch.equal(weights[name], tensor) for name, tensor in net.state_dict().items())

@@ -25,7 +25,7 @@ from offramp.nets.network import inside
 from offramp.phase import CE, EWC, Phase, check, describe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
-from support import NUMERICS
+from support import NUMERICS, network
 from wording import refusal
 
 IMAGES, WEIGHT = 7, 300.0
@@ -160,8 +160,6 @@ def test_programs_with_it_that_cannot_be(snapshot: SnapshotAssertion) -> None:
 
 
 def test_it_is_counted() -> None:
-    from support import network
-
     net, images = network("digits-cnn"), {"train": 50, "validation": 10}
     node = consolidated()
     bare = replace(node, phase=replace(node.phase, loss=tuple(CE(k) for k in node.exits)))

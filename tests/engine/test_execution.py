@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fit_runs import split_data
 
 import offramp.engine.cache
 import offramp.engine.values
 from longer import long, long_where
-from offramp.data import Data, from_dataset
 from offramp.engine.resolve import Node
 from offramp.engine.values import Point
 from offramp.nets.clock import Clock
@@ -172,15 +172,11 @@ def test_phases_that_stop_at_different_epochs_do_not_disturb_each_other(
 ) -> None:
     """With early stopping, heads leave a fused group one after another."""
     recipe = {"epochs": 8, "patience": 1, "learning_rate": 0.2}
-    strategies = ["two-stage"]
-    plans = {
-        name: tiny_plan(tiny_study(strategies, recipe=recipe, execution=execution))
-        for name, execution in {
-            "alone": {"fuse": False, "cache": False},
-            "other": {"mode": mode},
-        }.items()
-    }
-    runs = {name: (plan, finished(plan, tmp_path / name)[0]) for name, plan in plans.items()}
+    executions = {"alone": {"fuse": False, "cache": False}, "other": {"mode": mode}}
+    runs = {}
+    for name, execution in executions.items():
+        plan = tiny_plan(tiny_study(["two-stage"], recipe=recipe, execution=execution))
+        runs[name] = plan, finished(plan, tmp_path / name)[0]
     assert not differences(runs["alone"], runs["other"])
     plan, store = runs["alone"]
     epochs = {store.read_node(key).summary.epochs for key in plan.nodes}
@@ -189,21 +185,12 @@ def test_phases_that_stop_at_different_epochs_do_not_disturb_each_other(
 
 def test_a_batch_larger_than_the_frozen_batch(tmp_path: Path) -> None:
     """65 images in batches of 64: one step of 65 rows, of which frozen parts see two pieces."""
-    plans = {}
+    runs = []
     for mode in ("plain", "derived"):
         study = tiny_study(["branch-wise"], recipe={"batch_size": 64}, execution={"mode": mode})
-        plans[mode] = tiny_plan(study, data_of(65))
-    runs = [(plan, finished(plan, tmp_path / mode)[0]) for mode, plan in plans.items()]
+        plan = tiny_plan(study, split_data(65))
+        runs.append((plan, finished(plan, tmp_path / mode)[0]))
     assert not differences(*runs)
-
-
-def data_of(images: int) -> Data:
-    """Exactly so many images to train on."""
-    generator = torch.Generator().manual_seed(2)
-    pixels = (torch.rand(images + 20, 1, 8, 8, generator=generator) * 255).to(torch.uint8)
-    labels = torch.arange(images + 20) % 3
-    rest = (pixels[images:], labels[images:])
-    return from_dataset((pixels[:images], labels[:images]), rest, rest, rest)
 
 
 # Controls: what the comparison above is there to find.

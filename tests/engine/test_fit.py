@@ -325,18 +325,16 @@ def test_class_weights_are_of_the_training_split_in_plain_and_derived_alike(tmp_
             (trial,) = store.trials()
             logits[weights, mode] = store.trial_logits(trial)["test"]
             first = store.node_history(store.read_trial(trial).keys[0])
-            rows = first[(first["epoch"] == 1) & (first["split"] == "train")].set_index("metric")[
-                "value"
-            ]
+            first = first[(first["epoch"] == 1) & (first["split"] == "train")]
+            rows = first.set_index("metric")["value"]
             same = rows["loss"] == pytest.approx(rows["cross_entropy"], rel=1e-6)
             assert same == (weights == "none")
     for weights in ("none", "balanced"):
         assert np.array_equal(logits[weights, "derived"], logits[weights, "plain"])
-    lead = {
-        weights: logits[weights, "plain"][..., 1] - logits[weights, "plain"][..., 0]
-        for weights in ("none", "balanced")
-    }
-    assert lead["balanced"].mean() > lead["none"].mean()  # the rare class is answered more often
+    plain, balanced = (
+        np.diff(logits[weights, "plain"], axis=-1).mean() for weights in ("none", "balanced")
+    )
+    assert balanced > plain  # the rare class is answered more often
 
 
 def test_label_smoothing_is_of_the_loss_that_trains_alone(tmp_path: Path) -> None:

@@ -26,13 +26,9 @@ from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.forecast import forecast
 from offramp.study.plan.plan import Plan, data_identity
-from support import CPU, NUMERICS, SHAPES, run_all, tiny_data, tiny_plan, tiny_study
+from support import CPU, NUMERICS, PAPER, SHAPES, run_all, tiny_data, tiny_plan, tiny_study
 from support import network as usual_network
 
-NINE = (
-    *("baseline", "joint", "separate", "branch-wise", "two-stage", "distillation"),
-    *("joint-branch", "joint-two-stage", "pretrained-branch"),
-)
 TAPS = ("blocks.0", "blocks.2", "blocks.4")
 
 
@@ -72,7 +68,7 @@ def trained_by(plan: Plan, *sets: frozenset[Any]) -> list[Node]:
 
 
 def test_all_nine_and_one_seed_have_one_backbone_node_and_one_joint_node() -> None:
-    plan = tiny_plan(tiny_study(NINE))
+    plan = tiny_plan(tiny_study(PAPER))
     exits = plan.net.exits
     (trunk,) = trained_by(plan, backbone(exits))
     (everything,) = trained_by(plan, segments(1, exits) | heads(1, exits))
@@ -89,7 +85,7 @@ def test_all_nine_and_one_seed_have_one_backbone_node_and_one_joint_node() -> No
 
 
 def test_a_forecast_shows_the_shared_nodes(tmp_path: Path) -> None:
-    plan = tiny_plan(tiny_study(NINE))
+    plan = tiny_plan(tiny_study(PAPER))
     planned = forecast(plan, Store(tmp_path / "store"), CPU).nodes
     parts = [sorted(node.trains) for node in planned]
     assert parts.count(sorted(map(str, backbone(4)))) == 1
@@ -159,10 +155,8 @@ def renamed(program: Program) -> Program:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_names_of_phases_leave_keys_alone(strategy: str) -> None:
     program = STRATEGIES[strategy](4)
-    other = [
-        node.key for node in resolve(renamed(program), usual_network("digits-cnn"), setting()).nodes
-    ]
-    assert other == keys(strategy)
+    other = resolve(renamed(program), usual_network("digits-cnn"), setting())
+    assert [node.key for node in other.nodes] == keys(strategy)
 
 
 def test_labels_names_and_folders_leave_keys_alone(tmp_path: Path) -> None:
@@ -370,7 +364,7 @@ def test_the_weights_an_attached_network_came_with_are_in_the_key() -> None:
 
 def test_keys_are_what_they_have_always_been() -> None:
     """In every process: nothing that varies with it, such as a set's order, is in them."""
-    hashed = digest([keys(strategy) for strategy in NINE])
+    hashed = digest([keys(strategy) for strategy in PAPER])
     assert hashed == "ceb6e66c6a94c3526d09a95b17f85ed4ce341380eb3087ebdbdcf6b3f104ca50"
 
 

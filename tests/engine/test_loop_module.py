@@ -300,9 +300,8 @@ def test_the_pure_loss_is_that_of_the_phase() -> None:
 def test_the_module_compiles_as_one_graph(strategy: str) -> None:
     nets = attached(), attached()
     torch._dynamo.reset()
-    for net, wrap in zip(
-        nets, (lambda m: m, lambda m: torch.compile(m, fullgraph=True, backend="eager")), strict=True
-    ):
+    compiled = partial(torch.compile, fullgraph=True, backend="eager")
+    for net, wrap in zip(nets, (lambda module: module, compiled), strict=True):
         for phase in program(net, strategy):
             with phase:
                 stepped(phase, wrap, count=1)
@@ -401,10 +400,8 @@ def test_a_foreign_head_is_drawn_anew() -> None:
     before = hashes(theirs)
     phase = program(multi_exit(theirs, SHAPE), "joint-two-stage")[1]
     with phase:
-        assert {n for n, h in hashes(theirs).items() if h != before[n]} == {
-            "heads.0.2.weight",
-            "heads.0.2.bias",
-        }
+        changed = {n for n, h in hashes(theirs).items() if h != before[n]}
+        assert changed == {"heads.0.2.weight", "heads.0.2.bias"}
         stepped(phase)
     assert not any(module._forward_pre_hooks for module in theirs.modules())
 

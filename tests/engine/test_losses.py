@@ -65,14 +65,6 @@ def test_distillation_is_a_softened_divergence_times_the_squared_temperature(tem
         assert loss != pytest.approx(divergence(student, teacher, 1.0), rel=0.01)  # not softened
 
 
-def test_a_divergence_averaged_over_classes_would_be_told_apart() -> None:
-    student, teacher, t = some_logits(1), some_logits(2), 3.0
-    guess, target = F.log_softmax(student / t, 1), F.log_softmax(teacher / t, 1)
-    averaged = t**2 * F.kl_div(guess, target, reduction="none", log_target=True).mean().item()
-    assert averaged == pytest.approx(divergence(student, teacher, t) / C, rel=1e-5)
-    assert averaged != pytest.approx(divergence(student, teacher, t), rel=0.01)
-
-
 def test_equal_logits_have_no_distance() -> None:
     assert distance(some_logits(1), some_logits(1), 3.0).item() == pytest.approx(0, abs=1e-6)
 
@@ -171,9 +163,8 @@ def test_weighted_cross_entropy_is_a_mean_over_images() -> None:
     logs = -np.log(softmax(logits)[np.arange(B), LABELS.numpy()])
     expected = float((logs * weights.numpy()[LABELS.numpy()]).mean())
     teacher = {4: some_logits(2)}
-    assert objective((CE(1),), {1: logits}, {}, LABELS, LossContext(weights)).item() == pytest.approx(
-        expected, rel=1e-6
-    )
+    alone = objective((CE(1),), {1: logits}, {}, LABELS, LossContext(weights)).item()
+    assert alone == pytest.approx(expected, rel=1e-6)
     both = (CE(1, 0.1), KD(1, 4, 3.0, 0.9))
     loss = objective(both, {1: logits}, teacher, LABELS, LossContext(weights)).item()
     distilled = divergence(logits, teacher[4], 3.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,44 +31,35 @@ from support import NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
 WILD = Recipe(epochs=12, batch_size=16, learning_rate=0.3, patience=2)
 
 
+@cache
+def trained_wild(**changes: Any) -> tuple[Trainee, list[EpochReport | Diverged], dict[str, Tensor]]:
+    (node,) = program_nodes("baseline", replace(WILD, **changes))
+    return train(node)
+
+
 def test_a_phase_stops_when_its_patience_ends() -> None:
-    (node,) = program_nodes("baseline", WILD)
-    trainee, reports, _ = train(node)
+    trainee, reports, _ = trained_wild(select="auto")
     losses = trainee.validation_losses
     assert len(reports) == len(losses) == trainee.epoch < WILD.epochs, "nothing stopped early"
     assert finished(losses, WILD) and not finished(losses[:-1], WILD)
     assert trainee.best_epoch == best_epoch(losses) + 1 == len(losses) - 2
     assert [r.validation_loss for r in reports if isinstance(r, EpochReport)] == losses
-
-
-def test_the_weights_handed_on_are_those_of_the_best_epoch() -> None:
-    """They equal those of a run that ends there, which has seen the same batches."""
-    (node,) = program_nodes("baseline", WILD)
-    trainee, _, chosen = train(node)
-    assert trainee.best_epoch < trainee.epoch and trainee.selected_epoch == trainee.best_epoch
-    (short,) = program_nodes("baseline", replace(WILD, epochs=trainee.best_epoch, patience=None))
-    _, _, expected = train(short)
-    assert equal(chosen, expected)
-    assert equal(trained_state(trainee), chosen), "the network must hold what was handed on"
-
-
-def test_the_last_weights_are_handed_on_where_the_recipe_says_so() -> None:
-    (node,) = program_nodes("baseline", replace(WILD, select="last"))
-    trainee, _, chosen = train(node)
-    assert trainee.best_epoch < trainee.epoch == trainee.selected_epoch
-    (short,) = program_nodes("baseline", replace(WILD, epochs=trainee.epoch, patience=None))
-    _, _, expected = train(short)
-    assert equal(chosen, expected)
-    assert equal(trained_state(trainee), chosen), "the network must hold what was handed on"
-    (best,) = program_nodes("baseline", WILD)
-    assert not equal(chosen, train(best)[2])
-
-
-def test_train_is_checked_in_eval_mode_at_the_best_and_the_last_epoch() -> None:
-    (node,) = program_nodes("baseline", WILD)
-    trainee, _, _ = train(node)
+    # Train is checked in eval mode at the best and the last epoch.
     epochs = {r.epoch for r in trainee.rows if r.split == "train-eval"}
     assert epochs == {trainee.best_epoch, trainee.epoch}
+
+
+@pytest.mark.parametrize("select", ["auto", "last"])
+def test_the_weights_handed_on_are_those_of_the_best_epoch_or_of_the_last(select: str) -> None:
+    """They equal those of a run that ends there, which has seen the same batches."""
+    trainee, _, chosen = trained_wild(select=select)
+    assert trainee.best_epoch < trainee.epoch
+    assert trainee.selected_epoch == (trainee.epoch if select == "last" else trainee.best_epoch)
+    short = trained_wild(select=select, epochs=trainee.selected_epoch, patience=None)
+    assert equal(chosen, short[2])
+    assert equal(trained_state(trainee), chosen), "the network must hold what was handed on"
+    other = trained_wild(select="last" if select == "auto" else "auto")
+    assert not equal(chosen, other[2])
 
 
 def test_the_monitor_is_the_phases_own_loss() -> None:

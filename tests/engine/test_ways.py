@@ -35,7 +35,6 @@ from wording import refusal
 Loss = Callable[[Sequence[Tensor], Tensor], Tensor]  # logits of heads 1 … K, labels → a scalar
 Run = Callable[[ExitNetwork, Tensor, Tensor], Tensor]  # a network, images and labels → a scalar
 Read = Callable[[Any, Tensor], tuple[Tensor, Tensor]]  # a layer, the answer before → values, weights
-Read = Callable[[Any, Tensor], tuple[Tensor, Tensor]]  # a layer, the answer before → values, weights
 
 
 def on_logits(loss: Loss) -> Run:

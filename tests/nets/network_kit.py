@@ -15,18 +15,18 @@ from offramp.nets.network import inside
 from offramp.parts import Part, path
 from support import backbones
 
-CLASSES = 5
+CLASSES, SEED = 5, 1
 # resnet18 is in test_backbones.
 every_backbone = pytest.mark.parametrize("name", backbones(BACKBONES, more=["resnet18"]))
 
 
 @functools.cache
-def built(name):
-    return build(NetSpec(name), BACKBONES[name].input_shape, CLASSES, seed=1)
+def built(name, options=()):
+    return build(NetSpec(name, options), BACKBONES[name].input_shape, CLASSES, SEED)
 
 
-def network(name="digits-cnn"):
-    return copy.deepcopy(built(name))
+def network(name="digits-cnn", options=()):
+    return copy.deepcopy(built(name, options))
 
 
 def places(module, input_shape) -> tuple[ExitPlace, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 import warnings
@@ -11,7 +10,7 @@ import pytest
 import timm
 import torch
 import torchvision
-from network_kit import every_backbone, identity_of, images, parts
+from network_kit import CLASSES, SEED, built, every_backbone, identity_of, images, network, parts
 from torch import nn
 
 from longer import long, long_where
@@ -22,8 +21,6 @@ from offramp.parts import Part, path
 from support import LARGE, backbones
 from wording import refusal
 
-CLASSES = 7
-SEED = 3
 VARIANTS = [
     (name, (*options, ("reading", reading)))
     for name, backbone in BACKBONES.items()
@@ -45,15 +42,6 @@ def variants(large):
 
 
 every_variant = variants(LARGE)
-
-
-@functools.cache
-def built(name, options):
-    return build(NetSpec(name, options), BACKBONES[name].input_shape, CLASSES, SEED)
-
-
-def network(name, options=()):
-    return copy.deepcopy(built(name, options))
 
 
 def untraced(name, options=()):
