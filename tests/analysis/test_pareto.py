@@ -102,7 +102,7 @@ def test_seeds_with_images_of_their_own_are_compared_over_seeds() -> None:
     assert alone["joint", "separate"] != both["joint", "separate"]
 
 
-def test_a_look_at_which_seeds_do_not_vary_shows_nothing_over_seeds_alone() -> None:
+def test_seeds_that_do_not_vary_show_nothing_over_seeds_alone() -> None:
     """Its p would be 0."""
     rule = InterimAnalyses(tuple(map(str, range(42, 62))), 3)
 
@@ -114,6 +114,8 @@ def test_a_look_at_which_seeds_do_not_vary_shows_nothing_over_seeds_alone() -> N
 
     late = {"a": offer(8, 7, 6, 9, 3), "b": offer(6, 5, 4, 2, 9)}
     assert more_accurate(late, rule) == {} == more_accurate(late)
+    alike = {"a": offer(8, 7, 6), "b": offer(6, 5, 4)}
+    assert more_accurate(alike, rule) == {} == more_accurate(alike)
 
 
 def test_two_seeds_in_common_tell_nothing_of_how_seeds_vary() -> None:

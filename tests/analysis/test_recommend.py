@@ -146,6 +146,18 @@ def test_two_seeds_do_not_say_what_a_candidate_reaches() -> None:
     assert needed.low is None and needed.high is None
 
 
+def test_seeds_with_test_images_of_their_own_also_have_an_interval() -> None:
+    """Over seeds, which carry the luck of both: what is only a little below a target is not ruled out."""
+    own = [replace(better().answers[MODEL, DATA, "separate", 42 + k], images=f"{k}") for k in range(3)]
+    far = reach(own, 0.99)
+    assert far is not None
+    best, low, high = far.best
+    assert low is not None and high is not None and low < best < high < 0.99
+    for target, kind in ((0.99, "below the target"), ((best + high) / 2, "perhaps below")):
+        out = ruled_out(reach(own, target), target)
+        assert out is not None and out.kind == kind
+
+
 def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
     actual = single_advice("latency", facts(1, FOUR, CHEAPER, images=300), min_accuracy=0.55)
     assert names(actual) == ["joint"] and actual.at is not None and actual.at < 1e6

@@ -11,7 +11,7 @@ import pandas as pd
 
 from offramp.analysis.goals import Goal
 from offramp.analysis.measures import MEASURES, MMAC, Measure, Numbers, observations
-from offramp.analysis.stats.pairwise import ALPHA, FEWEST, crossed
+from offramp.analysis.stats.pairwise import ALPHA, FEWEST, estimate
 from offramp.analysis.stats.sample import ValuesOnImages
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.tradeoff import AnyAnswers, Floats
@@ -93,17 +93,15 @@ class ComputeNeeded:
 
     Attributes:
         macs: Where its mean curve over seeds first has it; None where it never does.
-        low, high: 95 % over seeds and images; high None: it may never; both None of fewer than FEWEST
-            seeds, and of seeds that answered unlike images.
+        low, high: 95 % over seeds, and over images where all seeds answered the same ones; high None: it
+            may never; both None of fewer than FEWEST seeds.
         best: The highest accuracy of its curve, and the same interval.
-        few: Whether there are fewer seeds, so that what it does not reach is open.
     """
 
     macs: float | None
     low: float | None
     high: float | None
     best: tuple[float, float | None, float | None]
-    few: bool = False
 
 
 def reach(
@@ -114,13 +112,13 @@ def reach(
     if not len(spent):
         return None
     top = int(mean.argmax())
-    few, best = len(seeds) < FEWEST, float(mean[top])
-    if few or not _same_images(seeds):
-        return ComputeNeeded(_first(spent, mean, accuracy), None, None, (best, None, None), few)
+    best, same = float(mean[top]), _same_images(seeds)
+    if len(seeds) < FEWEST:
+        return ComputeNeeded(_first(spent, mean, accuracy), None, None, (best, None, None))
     # Intervals are smooth in compute, and each costs a pass over all images.
     some = np.linspace(spent[0], spent[-1], ENDS)
-    rows = (np.array([a.on_images(m) for a in seeds]) for m in some)
-    half = np.interp(spent, some, [crossed(values).half(ALPHA) for values in rows])
+    rows = ([a.on_images(m) if same else a.accuracy(m) for a in seeds] for m in some)
+    half = np.interp(spent, some, [estimate(np.array(values)).half(ALPHA) for values in rows])
     ends = (_first(spent, mean + half, accuracy), _first(spent, mean - half, accuracy))
     around = (best, float(mean[top] - half[top]), float((mean + half).max()))
     return ComputeNeeded(_first(spent, mean, accuracy), *ends, around)
@@ -154,7 +152,7 @@ def ruled_out(needed: ComputeNeeded | None, target: float) -> Exclusion | None:
     best, low, high = needed.best
     ends = "" if low is None or high is None else f" ({percent(low)} to {percent(high)})"
     text = f"it reaches {percent(best)} at most{ends}, of {percent(target)}"
-    if needed.few or (high is not None and high >= target):
+    if high is None or high >= target:
         return Exclusion(f"not shown either way: {text}", "perhaps below")
     return Exclusion(text, "below the target")
 

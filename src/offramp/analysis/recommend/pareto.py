@@ -13,14 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from offramp.analysis.stats.pairwise import (
-    ALPHA,
-    FEWEST,
-    Estimate,
-    adjusted,
-    holm,
-    moderated,
-)
+from offramp.analysis.stats.pairwise import ALPHA, Estimate, adjusted, holm, moderated, obstacle
 from offramp.analysis.stats.sequential import InterimAnalyses, spent
 from offramp.analysis.tradeoff import AnyAnswers, Floats
 
@@ -115,11 +108,9 @@ def _estimates(a: Offer, b: Offer, macs: float, looks: InterimAnalyses | None) -
     keys = {(a.seeds[s].source, b.seeds[s].source) for s in both}
     images = {o.seeds[s].images for o in (a, b) for s in both}
     by_image = len(images) == 1 and "" not in images
-    if len(both) < (FEWEST if by_image else 2) or all(x == y != "" for x, y in keys):
-        return ()
     first, second = ([side.seeds[s].on_images(macs) for s in both] for side in (a, b))
-    if by_image:
-        values: Floats = np.array(first) - np.array(second)
-    else:
-        values = np.array([x.mean() - y.mean() for x, y in zip(first, second, strict=True)])
+    x, y = (np.array([row.mean() for row in rows]) for rows in (first, second))
+    if obstacle(x, y, by_image) is not None or all(one == other != "" for one, other in keys):
+        return ()
+    values: Floats = np.array(first) - np.array(second) if by_image else x - y
     return looks.at(values)
