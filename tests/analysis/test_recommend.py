@@ -350,3 +350,18 @@ def test_guidelines_for_everything_at_once_on_fixed_weights() -> None:
     assert "pretrained-branch" in actual[0].text and actual[0].section == "5.4"
     assert not any("distillation" in g.strategies for g in actual)
     assert more[0].startswith("Our own rule")
+
+
+def test_two_seeds_give_no_recommendation_where_whether_others_reach_the_target_is_open() -> None:
+    actual = single_advice("latency", facts(1, FOUR, Skill(shift={"joint": 0.6}), seeds=2), min_accuracy=0.8)
+    assert [r.name for r in actual.ranking] == ["joint"]
+    assert set(kinds(actual).values()) == {"perhaps below"}
+    assert actual.withheld == "2 seeds are too few for a recommendation; train at least 3."
+
+
+def test_why_nothing_was_tested_is_what_holds_of_the_pairs() -> None:
+    """Here of two that have two seeds in common."""
+    candidates = facts(1, ("joint", "separate"))
+    later = {(*k[:3], k[3] + 3 * (k[2] == "joint")): a for k, a in candidates.answers.items()}
+    actual = single_advice("latency", replace(candidates, answers=later), min_accuracy=0.5)
+    assert "they share two seeds" in sure(actual) and "no two seeds" not in sure(actual)

@@ -34,6 +34,7 @@ from offramp.analysis.stats.pairwise import (
     FEWEST,
     Estimate,
     Pair,
+    UntestedPair,
     none_differ,
     paired_estimates,
     unbeaten,
@@ -335,7 +336,9 @@ def _ranked(
     best = unbeaten([g.label for g in groups], analysis.pairs, higher or bool(needed))
     # A stable sort: behind the first one all keep their places, even where its own mean is not the best.
     groups.sort(key=lambda g: g.label not in best[:1])
-    few = _few(goal_values, read) if len(groups) > 1 else None
+    # Who has no place may only seem to need more: that is a comparison too.
+    rivals = len(groups) > 1 or any(o.kind in ("perhaps below", "dearer") for o in advice.ruled_out)
+    few = _few(goal_values, read) if rivals else None
     if groups and not best:  # a circle: each is behind another in the seeds that the two share
         few = few or NO_FIRST
     tested = {} if few else tested
@@ -351,6 +354,9 @@ def _ranked(
         need = needed.get(group.names[0])
         rows.append(row if need is None else _needs(row, need))
     first = [tested.get(frozenset((groups[0].label, g.label))) for g in groups[1:]]
+    why = dict.fromkeys(in_seeds(p.why) for p in first if isinstance(p, UntestedPair))
+    if untested is None and why and not any(isinstance(p, Pair) for p in first):
+        untested = "; ".join(why)
     detectable = [p.detectable for p in first if isinstance(p, Pair) and p.p >= ALPHA and p.detectable]
     return replace(
         advice,
@@ -420,10 +426,6 @@ def sure(advice: Advice) -> str:
     ties, behind = advice.first[1:], [r for r in others if r.behind]
     seeds = f"{best.seeds} seeds"
     unknown = [r.name for r in others if r.behind is None]
-    if len(unknown) == len(others):
-        return (
-            "not tested, as there are no two seeds that both have, or differences do not vary over them"
-        )
     rest = f"; not tested against {', '.join(unknown)}" if unknown else ""
     if not ties:
         p = max(r.p for r in behind if r.p is not None)

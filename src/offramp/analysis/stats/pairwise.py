@@ -409,7 +409,7 @@ def obstacle(x: Floats, y: Floats, by_image: bool) -> str | None:
     if not same(x - y, scale):
         return None
     if same(np.append(x - y, 0.0), scale):
-        return "equal in every block; if identical by construction, say so (--same)"
+        return "equal in every block"
     return "they differ by the same amount in every block, so there is nothing to measure it against"
 
 
