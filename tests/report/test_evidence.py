@@ -396,6 +396,19 @@ def test_of_two_trials_of_a_strategy_and_seed_the_newer_is_kept(snapshot: Snapsh
     assert [note.replace(old.id, "OLD") for note in one.missing] == snapshot
 
 
+def test_seeds_of_other_options_are_not_taken_for_one_strategy() -> None:
+    """Two studies gave them one label, and no seed has both."""
+    trials = [simple("joint", seed, finished=f"2025-01-0{seed}") for seed in (1, 2, 3, 4)]
+    manifests = {id: t.manifest for id, t in evidence(trials).gathered.trials.items()}
+    early, late = [t.id for t in trials[:2]], [t.id for t in trials[2:]]
+    for trial in late:
+        manifests[trial] = manifests[trial].model_copy(update={"options": {"weights": "equal"}})
+    selection = chosen(manifests)
+    assert selection.compared == late
+    (note,) = selection.notes
+    assert "other options" in note and all(trial in note for trial in early)
+
+
 def test_a_choice_is_a_trial_of_the_data_set_that_it_is_told_of() -> None:
     """Whose options `build` takes; another data set may have given the same label others."""
     both = [

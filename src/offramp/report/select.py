@@ -98,13 +98,14 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
 
 
 def _repeats(repeated: Sequence[str], where: str) -> list[str]:
-    """A sentence on trials that others stand for, if there are any."""
+    """A sentence on trials that newer ones stand for, if there are any."""
     if not repeated:
         return []
-    repeat, are = ("repeats", "is") if len(repeated) == 1 else ("repeat", "are")
+    one = len(repeated) == 1
+    repeat, have, are = ("repeats", "has", "is") if one else ("repeat", "have", "are")
     return [
-        f"{counted(len(repeated), 'trial')} {where} {repeat} a strategy and seed with other options and "
-        f"{are} left out: {', '.join(repeated)}"
+        f"{counted(len(repeated), 'trial')} {where} {repeat} a newer one of the same strategy, or {have} "
+        f"other options than it, and {are} left out: {', '.join(repeated)}"
     ]
 
 
@@ -203,10 +204,14 @@ def _preference(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tup
 
 
 def _unique(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The newest trial of each strategy and seed, and the others."""
+    """Of each strategy the trials with the options of its newest one, of these the newest of each seed;
+    and the others."""
+    options: dict[str, Any] = {}
     newest: dict[tuple[str, int], str] = {}
-    for trial in sorted(trials, key=lambda t: (_finished(manifests[t]), t)):
-        newest[manifests[trial].strategy, manifests[trial].seed] = trial
+    for trial in sorted(trials, key=lambda t: (_finished(manifests[t]), t), reverse=True):
+        manifest = manifests[trial]
+        if options.setdefault(manifest.strategy, manifest.options) == manifest.options:
+            newest.setdefault((manifest.strategy, manifest.seed), trial)
     newest_ids = set(newest.values())
     return sorted(newest_ids), [t for t in sorted(trials) if t not in newest_ids]
 
