@@ -127,6 +127,19 @@ def test_the_first_sentence_has_the_accuracy_of_the_control_itself(snapshot: Sna
     assert percent(advice.target) in sentence and "plain network," not in sentence
 
 
+def test_the_first_sentence_names_who_may_reach_its_accuracy_too() -> None:
+    """Forty images rule nobody out."""
+
+    def trial(label: str, seed: int, hits: int) -> HandTrial:
+        right = {k: [i < n for i in range(40)] for k, n in ((1, 20), (2, 27), (3, hits))}
+        return HandTrial(label, seed, [Run("all", {k: [1.0] for k in right})], right=right, even=True)
+
+    hits = {"joint": (34, 35, 36), "separate": (30, 34, 32)}
+    (sentence,) = headline(evidence([trial(s, k, n) for s in hits for k, n in enumerate(hits[s])]))
+    assert sentence.startswith("joint has ")
+    assert sentence.endswith("compute; whether separate can reach it is open.")
+
+
 def test_which_plain_networks_are_controls() -> None:
     """Fewer MACs, no early exits, and nothing else but the epochs differs."""
     usual = planted(1.0)

@@ -67,8 +67,8 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         least, most = (percent(each.mean / full) for each in (ranking[0], ranking[-1]))
         if alike:
             sentences.append(
-                f"No way is shown to need less compute than another for {has}: {least} to {most} of the "
-                f"plain network's{apart}."
+                f"No way is shown to need less compute than another for {has}: {_span(least, most)} of "
+                f"the plain network's{apart}."
             )
             continue
         ties = [r.name for r in advice.first[1:]]
@@ -76,11 +76,18 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         be = "is" if len(ties) == 1 else "are"
         sure_of = f"; {listed(ties)} {be} not shown to need more" if ties else ""
         sure_of += f"; not tested against {listed(open_)}" if open_ else ""
+        perhaps = _out(advice, "perhaps below")
+        sure_of += f"; whether {listed(perhaps)} can reach it is open" if perhaps else ""
         kinds = {"network": "A smaller plain network", "cascade": "A cascade of plain networks"}
         what = [kinds[k] for k in kinds if first.name in controls.named(k).values()]
         name = f"{what[0]}, {first.name}," if what else first.name
         sentences.append(f"{name} has {has} at {least} of the plain network's compute{apart}{sure_of}.")
     return tuple(sentences)
+
+
+def _span(low: str, high: str) -> str:
+    """From one number to another, as they are read."""
+    return low if low == high else f"{low} to {high}"
 
 
 def of_epochs(trials: Sequence[TrialRecord], evidence: Evidence) -> str:
@@ -239,7 +246,7 @@ def sentence(advice: Advice, several: bool = False) -> str:
     target = "" if advice.target is None else f", for {percent(advice.target)} on test"
     if others and advice.even:
         low, high = sorted((best.mean, others[-1].mean))
-        spread = f"{title(advice)} {advice.measure.text(low)} to {advice.measure.text(high)}"
+        spread = f"{title(advice)} {_span(advice.measure.text(low), advice.measure.text(high))}"
         alone = _out(advice, "no early exits")
         lacks = "lacks" if len(alone) == 1 else "lack"
         whose = f" with early exits, which {listed(alone)} {lacks}" if alone else ""
