@@ -147,7 +147,7 @@ def test_two_seeds_do_not_say_what_a_candidate_reaches() -> None:
 
 
 def test_seeds_with_test_images_of_their_own_also_have_an_interval() -> None:
-    """Over seeds, which carry the luck of both: what is only a little below a target is not ruled out."""
+    """Over seeds, which carry the luck of both: what is a little below a target is not ruled out."""
     own = [replace(better().answers[MODEL, DATA, "separate", 42 + k], images=f"{k}") for k in range(3)]
     far = reach(own, 0.99)
     assert far is not None
@@ -353,7 +353,9 @@ def test_guidelines_for_everything_at_once_on_fixed_weights() -> None:
 
 
 def test_two_seeds_give_no_recommendation_where_whether_others_reach_the_target_is_open() -> None:
-    actual = single_advice("latency", facts(1, FOUR, Skill(shift={"joint": 0.6}), seeds=2), min_accuracy=0.8)
+    actual = single_advice(
+        "latency", facts(1, FOUR, Skill(shift={"joint": 0.6}), seeds=2), min_accuracy=0.8
+    )
     assert [r.name for r in actual.ranking] == ["joint"]
     assert set(kinds(actual).values()) == {"perhaps below"}
     assert actual.withheld == "2 seeds are too few for a recommendation; train at least 3."

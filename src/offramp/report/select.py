@@ -104,8 +104,8 @@ def _repeats(repeated: Sequence[str], where: str) -> list[str]:
     one = len(repeated) == 1
     repeat, have, are = ("repeats", "has", "is") if one else ("repeat", "have", "are")
     return [
-        f"{counted(len(repeated), 'trial')} {where} {repeat} a newer one of the same strategy, or {have} "
-        f"other options than it, and {are} left out: {', '.join(repeated)}"
+        f"{counted(len(repeated), 'trial')} {where} {repeat} a newer one of the same strategy, or "
+        f"{have} other options than it, and {are} left out: {', '.join(repeated)}"
     ]
 
 
