@@ -58,3 +58,17 @@ def test_by_hand() -> None:
     assert count_macs(lambda: nn.functional.relu(X) + 1)[1] == 0
     assert count_macs(lambda: nn.Linear(5, 7)(torch.ones(3, 5)))[1] == 3 * 5 * 7
     assert count_macs(lambda: nn.Conv2d(3, 4, 3, padding=1)(X))[1] == 2 * 32 * 32 * 3 * 4 * 9
+
+
+@pytest.mark.parametrize("layer", [nn.RNN(5, 7), nn.GRU(5, 7), nn.LSTM(5, 7, 2, bidirectional=True)])
+def test_each_weight_of_a_recurrent_layer_counts_once_a_step(layer: nn.RNNBase) -> None:
+    matrices = sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
+    assert count_macs(lambda: layer(torch.ones(4, 3, 5)))[1] == 4 * 3 * matrices
+
+
+def test_so_does_each_of_what_runs_in_one_piece_on_a_gpu() -> None:
+    weights = [torch.empty(shape, device="meta") for shape in ((28, 5), (28, 7), (28,), (28,))]
+    x, state = torch.empty(4, 3, 5, device="meta"), torch.empty(1, 3, 7, device="meta")
+    settings = (2, 7, 0, 1, False, 0.0, False, False, [], None)
+    run = torch.ops.aten._cudnn_rnn
+    assert count_macs(lambda: run(x, weights, 4, None, state, state, *settings))[1] == 4 * 3 * 28 * 12

@@ -244,6 +244,17 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) ->
     return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
 
 
-# torch counts the fused attention kernels of CUDA but not the CPU's, where it has that one.
-_CPU_ATTENTION = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-_FORMULAS = {**flop_registry, _CPU_ATTENTION: _attention}
+def _recurrent(values: Tensor, *others: Any, **__: Any) -> int:
+    """FLOPs of fused recurrent layers, of `[…, D]`: each weight counts once a step. others: matrices and
+    biases come first, or in a list."""
+    weights = others[0] if isinstance(others[0], (tuple, list)) else others[:2]
+    return 2 * values.shape[:-1].numel() * sum(w.numel() for w in weights if w.ndim == 2)
+
+
+# What torch has no formulas for: the fused attention kernel of the CPU, recurrent layers in one piece.
+_FUSED = {
+    "_scaled_dot_product_flash_attention_for_cpu": _attention,
+    "mkldnn_rnn_layer": _recurrent,
+    "_cudnn_rnn": _recurrent,
+}
+_FORMULAS = {**flop_registry, **{getattr(torch.ops.aten, name, None): f for name, f in _FUSED.items()}}
