@@ -112,6 +112,33 @@ def test_a_causal_mask_is_made_again_behind_an_exit(count: int) -> None:
             torch.testing.assert_close(answer.logits, expected)
 
 
+class Rotated(nn.Module):
+    """Whose layers read a table that is computed of a buffer alone, as rotary embeddings are."""
+
+    angles: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(VOCABULARY, 8)
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.classifier = nn.Linear(8, CLASSES)
+        self.register_buffer("angles", torch.arange(8.0))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        table = self.angles.cos()
+        x = self.second(self.first(self.embed(ids)) * table) * table
+        logits: Tensor = self.classifier(x.mean(1))
+        return logits
+
+
+def test_a_table_of_constants_bars_no_exit() -> None:
+    net = offramp.attach(Rotated(), 1, (LENGTH,), head="linear").eval()
+    ids, _ = texts(8)
+    with torch.inference_mode():
+        assert len(inside(net).segment(1)(ids)) == 1
+        assert torch.equal(net(ids)[-1], net.backbone(ids))
+
+
 def test_the_products_of_torchs_own_attention_are_counted() -> None:
     layer = nn.MultiheadAttention(64, 4, batch_first=True).eval()
     x = torch.randn(1, 32, 64)

@@ -139,6 +139,28 @@ def test_an_activation_written_in_place_without_a_name_is_a_place() -> None:
     assert [p.name for p in places(Unassigned(), (1, 1, 4))] == ["a", "relu", "b"]
 
 
+class Recurrent(nn.Module):
+    """Two recurrent layers, whose states nobody reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.LSTM(4, 4, batch_first=True) for _ in range(2))
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x, _ = self.first(x.flatten(2).mT)
+        x, (_, _) = self.second(x)
+        return self.fc(x[:, -1])
+
+
+def test_what_nobody_reads_bars_no_exit() -> None:
+    net = attach(Recurrent(), 1, (4, 3, 3), head="linear").eval()
+    x = torch.randn(2, 4, 3, 3)
+    assert [p.macs for p in places(Recurrent(), (4, 3, 3)) if p.macs] == [9 * 2 * 4 * 16]
+    with torch.inference_mode():
+        assert torch.equal(net(x)[-1], net.backbone(x))
+
+
 class Again(nn.Module):
     """Calls `embed` twice, around `b`, and reads `scale` twice, around `d`."""
 

@@ -40,13 +40,24 @@ class ModeGraph:
         return {node: i for i, node in enumerate(self.traced.graph.nodes)}
 
     @cached_property
+    def unread(self) -> frozenset[fx.Node]:
+        """The operations that nothing comes of, such as what takes the state of `x, _ = self.gru(x)`."""
+        nodes = set[fx.Node]()
+        for node in reversed(self.order):
+            fact = self.facts[node]
+            does = fact.writes or fact.random or node.op not in ("call_function", "call_method")
+            if not does and nodes.issuperset(node.users):
+                nodes.add(node)
+        return frozenset(nodes)
+
+    @cached_property
     def crossing(self) -> tuple[tuple[fx.Node, ...], ...]:
         """For each operation: those at or before it that an operation after it reads.
 
         Parameters and buffers do not cross, nor does what the batch size alone decides.
         """
         last_use = {
-            n: max((self.order[u] for u in n.users), default=-1)
+            n: max((self.order[u] for u in n.users if u not in self.unread), default=-1)
             for n in self.order
             if n.op != "get_attr" and (self.facts[n].tensor or self.facts[n].rule is UNKNOWN)
         }

@@ -434,7 +434,7 @@ def _piece_graph(
     inputs = graphs.crossing(mode, start) if start else tuple(nodes[:1])
     first = mode.order[start] + 1 if start else 1
     stop = mode.order[end] + 1 if end else len(nodes) - 1
-    body = nodes[first:stop]
+    body = [node for node in nodes[first:stop] if node not in mode.unread]
     copies: dict[fx.Node, Any] = {n: graph.placeholder(f"x{i}") for i, n in enumerate(inputs)}
     tap = copies[inputs[0]]
     for node in _overwritten(mode, inputs, body):

@@ -30,7 +30,7 @@ class CutPoint:
         train: The operation in train mode.
         eval: The operation in eval mode.
         alone: Whether its tensor alone crosses the cut; of a text, with what is computed of the ids
-            alone, such as a mask.
+            alone, such as a mask, or of constants, such as a table of rotations.
         parts: Whether no weights are used on both sides.
     """
 
@@ -89,7 +89,7 @@ class Survey:
     def _crosses_alone(self, train: fx.Node, evaluation: fx.Node) -> bool:
         shape = self.graphs.eval.facts[evaluation].shape
         for mode, node in ((self.graphs.train, train), (self.graphs.eval, evaluation)):
-            ignored = mode.unlearned if self.graphs.text else frozenset()
+            ignored = mode.unlearned | self.graphs.recomputable if self.graphs.text else frozenset()
             others = set(mode.crossing[mode.order[node]]) - {node} - ignored
             if others or mode.facts[node].shape is None or mode.facts[node].shape != shape:
                 return False
