@@ -187,6 +187,23 @@ def test_a_dataset_of_texts_reads_as_arrays_do() -> None:
         assert data.splits.keys() == arrays.splits.keys()
 
 
+def test_texts_of_several_lengths_are_to_be_padded(snapshot: SnapshotAssertion) -> None:
+    ids, labels = texts(60)
+    ragged = [(row[: LENGTH - i % 2], int(labels[i])) for i, row in enumerate(ids)]
+    assert refusal(from_dataset, ragged) == snapshot
+
+
+def test_ids_beyond_the_vocabulary_are_told_before_anything_trains(
+    net: offramp.ExitNetwork, snapshot: SnapshotAssertion
+) -> None:
+    ids, labels = texts(600)
+    ids[7, 1] = VOCABULARY
+    assert refusal(offramp.fit, net, "joint", train=(ids, labels)) == snapshot
+    assert refusal(offramp.adopt, net, calibration=(ids, labels)) == snapshot
+    ids[7, 1] -= 1
+    assert not offramp.adopt(net, calibration=(ids, labels)).net.training
+
+
 def test_examples_that_mean_nothing() -> None:
     ids = noise((LENGTH,), 5)
     assert ids.dtype == torch.int64 and ids[:, 0].eq(1).all() and set(ids.unique().tolist()) == {0, 1}
@@ -207,7 +224,7 @@ def study() -> ModuleType:
 @pytest.mark.long
 def test_a_bert_of_transformers_is_cut_between_its_layers() -> None:
     languages = study()
-    module = languages.Encoder(5).eval()
+    module = languages.encoder(5).eval()
     net = offramp.attach(module, exits=3, input_shape=(languages.LENGTH,), head=HEAD).eval()
     assert [place.rpartition(".")[2] for place in net.places[:3]] == ["0", "1", "2"]
     ids = torch.from_numpy(

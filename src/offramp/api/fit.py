@@ -53,7 +53,7 @@ from offramp.store.table import tidy
 from offramp.strategies import PLAIN, Strategy
 from offramp.study import trained
 from offramp.study.beside import Beside, beside
-from offramp.study.plan.plan import Plan, epochs_for, numerics_for, plan_trials
+from offramp.study.plan.plan import Plan, check_vocabulary, epochs_for, numerics_for, plan_trials
 from offramp.study.run import trials
 from offramp.study.run.events import Event
 from offramp.study.run.run import run as run_plan
@@ -690,6 +690,7 @@ def check_data_fits(net: ExitNetwork, data: Data) -> None:
             f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal (a "
             "class that no training label shows counts where the Dataset names it in its `classes`)"
         )
+    check_vocabulary(net, data)
 
 
 def order_notes(samples: Samples, data: Data, whose: str) -> list[str]:

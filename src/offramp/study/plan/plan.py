@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ import torch
 from offramp import device as devices
 from offramp import usercode
 from offramp.data import Data, load
-from offramp.data.dataset import FileSplit
+from offramp.data.dataset import FileSplit, Split
 from offramp.data.load import declared_data, missing
 from offramp.data.notes import notes
 from offramp.engine.cost import Work, step_macs, value_bytes, work
@@ -21,7 +22,7 @@ from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
-from offramp.inputs import Shape
+from offramp.inputs import Shape, is_text
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.lookup import fitting_stem, small_map_warning
 from offramp.nets.cut.spread import is_chain
@@ -197,6 +198,8 @@ def make_plan(
         lacking.append(f"{study.backbone.name}: its weights '{study.backbone.weights}' are not here")
         drawn = without_weights(study)
     net = _network(drawn, data)
+    with study.at("data"):
+        check_vocabulary(net, data)
     small = small_map_warning(net, study.backbone.name)
     remarks += () if small is None else (small,)
     if named:
@@ -309,6 +312,24 @@ def _network(study: Study, data: Data) -> ExitNetwork:
         with study.at("exits", "taps"):
             build(replace(spec, head=()), shape, classes, seed)
         raise OfframpError(f"{study.where('exits', 'head')}: {error}") from None
+
+
+def check_vocabulary(net: ExitNetwork, data: Data) -> None:
+    """Raise OfframpError for texts with ids of tokens that the network has no weights for."""
+    read = [split.images for split in data.splits.values() if isinstance(split, Split)]
+    if not (is_text(data.shape) and read):
+        return
+    texts = torch.cat(read)
+    most = texts.amax(1)
+    alone = copy.deepcopy(net).cpu().eval()  # on a GPU such an id ends the process
+    try:
+        with torch.no_grad():
+            alone(texts[most.argmax()][None])
+    except IndexError:
+        raise OfframpError(
+            f"ids of tokens go up to {int(most.max())}, and the network knows fewer: give ids of its "
+            "vocabulary, or the network a larger one"
+        ) from None
 
 
 def numerics_for(study: Study, net: ExitNetwork, device: torch.device) -> Numerics:
