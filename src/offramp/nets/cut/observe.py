@@ -248,8 +248,8 @@ def _recurrent(values: Tensor, *others: Any, **__: Any) -> int:
     """FLOPs of fused recurrent layers, of `[…, D]`: each weight counts once a step. others: matrices and
     biases come first, or in a list."""
     weights = others[0] if isinstance(others[0], (tuple, list)) else others[:2]
-    steps: int = values.shape[:-1].numel()
-    return 2 * steps * sum(w.numel() for w in weights if w.ndim == 2)
+    size: int = sum(w.numel() for w in weights if w.ndim == 2)
+    return 2 * values.shape[:-1].numel() * size
 
 
 # What torch has no formulas for: the fused attention kernel of the CPU, recurrent layers in one piece.
