@@ -36,7 +36,7 @@ from offramp.report.figures import (
     series,
     times,
 )
-from offramp.report.figures.chart import color, exit_color, marks, short, spec, ticks, unit
+from offramp.report.figures.chart import color, exit_color, legend_of, marks, short, spec, ticks, unit
 from offramp.report.figures.chart import figure as only
 from offramp.report.figures.significance import edges, graphs, ring, significance
 from offramp.report.figures.times import speed_figure
@@ -697,6 +697,15 @@ def test_numbers_are_short() -> None:
     assert [short(v) for v in (0.123456, 1234567.0, 1e-7, 30.0, 0.0)] == [
         *("0.1235", "1.235e6", "1e-7", "30", "0")
     ]
+
+
+def test_a_legend_tells_long_names_apart() -> None:
+    """Cascades end alike; of their last 32 letters nobody knew which line was which."""
+    second = "width small, cut at group3.block.norm"
+    legend = legend_of([f"width tiny then {second}", f"width tiny, cut at a then {second}"], "circle")
+    assert legend and "> 32 " not in legend["labelExpr"] and legend["columns"] == 1
+    usual = legend_of([f"{name}.py:{'x' * 40}{name}" for name in "ab"], "circle")
+    assert usual and "> 32 " in usual["labelExpr"] and "labelLimit" not in usual
 
 
 def test_ticks_of_a_logarithmic_axis() -> None:

@@ -234,11 +234,15 @@ def legend_of(labels: Collection[str], symbol: str | None) -> Json | None:
     """In as many rows as it takes, above the chart, where it hides no data."""
     if symbol is None:
         return None
-    longest = max((len(cut(label, ABOVE)) for label in labels), default=1)
+    differ = len({cut(label, ABOVE) for label in labels}) == len({*labels})
+    letters = ABOVE if differ else min(max(map(len, labels)), int((WIDTH - 40) / LETTER))
+    longest = max((len(cut(label, letters)) for label in labels), default=1)
     wide = symbol == "stroke"
     fit = (WIDTH + 10) // (longest * LETTER + (40 if wide else 26))  # and the symbol
     columns = max(1, min(len(labels), int(fit)))
-    layout = {"columns": columns, **cutting(labels, ABOVE)}
+    layout = {"columns": columns, **cutting(labels, letters)}
+    if letters > ABOVE:
+        layout["labelLimit"] = WIDTH
     if wide:
         return {**layout, "symbolSize": 300, "symbolType": symbol}
     return {**layout, "symbolSize": 70, "symbolStrokeWidth": 0}
