@@ -140,7 +140,8 @@ def worst(error: ValidationError) -> ErrorDetails:
 def _of_names(error: ErrorDetails) -> bool:
     """Whether it says which names are allowed, where something else is allowed too: pydantic then writes
     the kind of value, `literal['a']`, behind the field's name."""
-    return error["type"] == "literal_error" and not str(error["loc"][-1]).isidentifier()
+    *_, last = ("", *error["loc"])  # a value alone has no place
+    return error["type"] == "literal_error" and not str(last).isidentifier()
 
 
 def complaint(error: ErrorDetails) -> str:

@@ -101,8 +101,8 @@ def _repeats(repeated: Sequence[str], where: str) -> list[str]:
     """A sentence on trials that newer ones stand for, if there are any."""
     if not repeated:
         return []
-    one = len(repeated) == 1
-    repeat, have, are = ("repeats", "has", "is") if one else ("repeat", "have", "are")
+    plural = len(repeated) > 1
+    repeat, have, are = ("repeat", "have", "are") if plural else ("repeats", "has", "is")
     return [
         f"{counted(len(repeated), 'trial')} {where} {repeat} a newer one of the same strategy, or "
         f"{have} other options than it, and {are} left out: {', '.join(repeated)}"

@@ -110,7 +110,7 @@ def _estimates(a: Offer, b: Offer, macs: float, looks: InterimAnalyses | None) -
     by_image = len(images) == 1 and "" not in images
     first, second = ([side.seeds[s].on_images(macs) for s in both] for side in (a, b))
     x, y = (np.array([row.mean() for row in rows]) for rows in (first, second))
-    if obstacle(x, y, by_image) is not None or all(one == other != "" for one, other in keys):
+    if obstacle(x, y, by_image) is not None or all(a == b != "" for a, b in keys):
         return ()
     values: Floats = np.array(first) - np.array(second) if by_image else x - y
     return looks.at(values)
