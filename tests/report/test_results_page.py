@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,12 @@ def test_how_quick_the_network_to_deploy_is(snapshot: SnapshotAssertion) -> None
         ("chest-xray", r"90 trials, (\d+) minutes"),
         ("languages", r"50 trials, (\d+) minutes"),
         ("languages-anew", r"40 trials, (\d+) minutes"),
-        (DEPLOY, r"(\d+ h \d+) min, pauses"),
+        (DEPLOY, r"It took (\d+ h \d+) min"),
         ("cifar10-long", r"5 trials, (\d+ h \d+) min on"),
     ],
 )
 def test_how_long_studies_took(name: str, sentence: str) -> None:
-    """From the start of the first phase to the end of the last. The command takes a little longer."""
+    """The command takes a little longer than its phases."""
     spent = spent_on(name)
     sentences_ = [clock(text) for text in groups_of(sentence, section(name))]
     assert sentences_ == pytest.approx(sorted({min(spent), max(spent)}), abs=1)
@@ -152,9 +152,14 @@ def nodes(pack: Path) -> dict[str, Any]:
 
 
 def minutes(phases: list[Any]) -> float:
+    """In which one of these phases was at work: no pause counts, what ran side by side counts once."""
+    total, busy_until = timedelta(), datetime.min.replace(tzinfo=UTC)
     ends = [datetime.fromisoformat(phase["provenance"]["finished"]) for phase in phases]
     spent = [timedelta(seconds=sum(phase["cost"]["seconds"].values())) for phase in phases]
-    return (max(ends) - min(map(datetime.__sub__, ends, spent))).total_seconds() / 60
+    for end, work in sorted(zip(ends, spent, strict=True), key=lambda pair: pair[0] - pair[1]):
+        total += max(end - max(end - work, busy_until), timedelta())
+        busy_until = max(busy_until, end)
+    return total.total_seconds() / 60
 
 
 def clock(text: str) -> int:
