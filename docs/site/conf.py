@@ -35,7 +35,7 @@ suppress_warnings = ["myst.header"]  # a page may begin below its first heading
 
 nb_execution_mode = "force"
 nb_execution_in_temp = True  # each notebook in a folder of its own
-nb_execution_timeout = 300  # seconds a cell
+nb_execution_timeout = 1800  # seconds a cell, on a machine that does much else
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
