@@ -533,6 +533,10 @@ def test_what_smaller_plain_networks_come_to_on_cifar100(snapshot: SnapshotAsser
     facts |= {"first exit": pct(firsts[first]), "first for": f"{100 * of_first / plain:.0f}"}
     facts |= {"coin": pct(level.means[COIN]), "best there": best, "has there": pct(level.means[best])}
     facts |= {"p there": f"{beside[best].p:.3f}"}
+    hybrids = ("joint-branch", "joint-two-stage", "pretrained-branch")
+    later = [each for each in runs.levels if each.macs > level.macs]
+    assert f"{later[0].macs / 1e6:.1f}" == "25.9"
+    assert not any(each.beats(COIN, s) or each.beats(s, COIN) for each in later for s in hybrids)
     assert clauses("cifar100", "smaller plain network", facts) == snapshot
 
 
