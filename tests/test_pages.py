@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import json
 import re
@@ -28,6 +29,13 @@ COLUMN = 96  # letters of code beside each other, on the site and on a code host
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_no_line_of_code_is_cut(page: Path) -> None:
     assert too_long(page.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_blocks_of_python_are_python(page: Path) -> None:
+    """An ellipsis of one letter is none, and ends the site's build."""
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        ast.parse(block)
 
 
 def test_a_long_line_would_be_seen() -> None:
