@@ -108,9 +108,11 @@ def _estimates(a: Offer, b: Offer, macs: float, looks: InterimAnalyses | None) -
     keys = {(a.seeds[s].source, b.seeds[s].source) for s in both}
     images = {o.seeds[s].images for o in (a, b) for s in both}
     by_image = len(images) == 1 and "" not in images
+    if all(mine == theirs != "" for mine, theirs in keys):
+        return ()
     first, second = ([side.seeds[s].on_images(macs) for s in both] for side in (a, b))
     x, y = (np.array([row.mean() for row in rows]) for rows in (first, second))
-    if obstacle(x, y, by_image) is not None or all(a == b != "" for a, b in keys):
+    if obstacle(x, y, by_image) is not None:
         return ()
     values: Floats = np.array(first) - np.array(second) if by_image else x - y
     return looks.at(values)

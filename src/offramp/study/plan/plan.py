@@ -316,18 +316,18 @@ def _network(study: Study, data: Data) -> ExitNetwork:
 
 def check_vocabulary(net: ExitNetwork, data: Data) -> None:
     """Raise OfframpError for texts with ids of tokens that the network has no weights for."""
-    read = [split.images for split in data.splits.values() if isinstance(split, Split)]
-    if not (is_text(data.shape) and read):
+    splits = data.splits.values() if is_text(data.shape) else ()
+    read = [split.images for split in splits if isinstance(split, Split) and len(split)]
+    if not read:
         return
-    texts = torch.cat(read)
-    most = texts.amax(1)
+    text = max((ids[ids.amax(1).argmax()] for ids in read), key=lambda ids: int(ids.max()))
     alone = copy.deepcopy(net).cpu().eval()  # on a GPU such an id ends the process
     try:
         with torch.no_grad():
-            alone(texts[most.argmax()][None])
+            alone(text[None])
     except IndexError:
         raise OfframpError(
-            f"ids of tokens go up to {int(most.max())}, and the network knows fewer: give ids of its "
+            f"ids of tokens go up to {int(text.max())}, and the network knows fewer: give ids of its "
             "vocabulary, or the network a larger one"
         ) from None
 
