@@ -1,11 +1,11 @@
 """How much of what early exits save in MACs arrives as time, by the size of a batch.
 
 Contenders are the plain network and the predictor in torch, or the plain network's graph and the bundle
-in onnxruntime, called in turns in one process. So many images leave at the first exit, spread over the
-batch, and the others at the last one; every score is computed. With none leaving, the ratio is the time
-of a bare forward pass to all exits (in onnxruntime of the stages alone) over the predictor's; else the
-share of time that is saved over the share of MACs. Heads are pooled, as in a network to deploy: one that
-flattens its map is bound by reading its weights, whatever its MACs.
+in onnxruntime, in one process. So many images leave at the first exit, spread over the batch, and the
+others at the last one; every score is computed. With none leaving, the ratio is the time of a bare
+forward pass to all exits (in onnxruntime of the stages alone) over the predictor's; else the share of
+time that is saved over the share of MACs. Heads are pooled, as in a network to deploy: one that flattens
+its map is bound by reading its weights, whatever its MACs.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def pair(case: Case) -> Callable[[int, float], Times]:
             torch.inference_mode()(partial(net.backbone if share else net, rows))
             for rows in (images, images[~leaves])
         )
-        times = in_turns(bare, partial(predictor, images, forced), rest, calls=calls(images))
+        times = one_by_one(bare, partial(predictor, images, forced), rest, calls=calls(images))
         return *times, macs
 
     return turn
@@ -138,7 +138,7 @@ def bundle_pair(case: Case) -> Callable[[int, float], Times]:
         macs = float(policy.run(images).compute.mean())
         bare = partial(whole.run, [images]) if share else partial(every.all_exits, images)
         rest = partial(whole.run, [images[: round(batch * (1 - share))]])
-        return *in_turns(bare, partial(policy.run, images), rest, calls=calls(images)), macs
+        return *one_by_one(bare, partial(policy.run, images), rest, calls=calls(images)), macs
 
     return turn
 
@@ -148,14 +148,17 @@ def calls(images: Any) -> int:
     return max(3, PIXELS // int(len(images) * images.shape[-1] ** 2))
 
 
-def in_turns(
+def one_by_one(
     plain: Callable[[], Any], policy: Callable[[], Any], rest: Callable[[], Any], calls: int
 ) -> tuple[float, float, float]:
-    """Seconds of each over so many calls, after one that does not count."""
-    seconds = [0.0, 0.0, 0.0]
-    for turn in range(1 + calls):
-        for which in range(3) if turn % 2 else (1, 0, 2):  # the first two begin by turns
-            began = time.perf_counter()
-            (plain, policy, rest)[which]()
-            seconds[which] += (time.perf_counter() - began) * (turn > 0)
-    return seconds[0], seconds[1], seconds[2]
+    """Seconds of each over so many calls, after one that does not count. A service runs one network, so
+    each runs alone: calls by turns would read its weights from memory anew each time."""
+
+    def seconds(call: Callable[[], Any]) -> float:
+        call()
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return time.perf_counter() - began
+
+    return seconds(plain), seconds(policy), seconds(rest)
