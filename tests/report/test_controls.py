@@ -156,6 +156,26 @@ def test_which_plain_networks_are_controls() -> None:
     assert other.label == "tiny-net"
 
 
+def test_a_network_that_ends_in_an_exits_head_is_a_control_though_its_head_costs_more() -> None:
+    """As large a network that is not cut off is the plain network itself, or trained otherwise."""
+    gathered = evidence(planted(1.0)).gathered
+    host = next(t.manifest for t in gathered.trials.values() if len(t.exits) > 1)
+    own = {"network": host.network, "backbone_macs": host.backbone_macs}
+
+    def labels(**changes: object) -> list[str]:
+        trials = {
+            id: replace(t, manifest=t.manifest.model_copy(update=changes)) if t.macs == (20,) else t
+            for id, t in gathered.trials.items()
+        }
+        (runs,) = gather(replace(gathered, trials=trials)).runs
+        return [c.label for c in runs.controls.cheaper]
+
+    dear = {**own, "macs": (host.backbone_macs + 3,)}
+    assert labels(**dear, exits=(2,)) == [f"cut at {host.places[1]}"]
+    assert labels(**{**dear, "backbone_macs": host.backbone_macs + 1}, exits=(2,)) == []
+    assert labels(**dear) == labels(**own, macs=(host.backbone_macs,)) == []
+
+
 @pytest.mark.parametrize(("bridge", "labels"), [(False, ["narrow"]), (True, ["narrow", "width small"])])
 def test_another_trial_of_the_same_images_tells_what_they_were_read_from(
     bridge: bool, labels: list[str]

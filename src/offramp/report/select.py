@@ -40,8 +40,8 @@ def chosen(manifests: Mapping[str, Manifest]) -> Selection:
     Trials of one model and data set are comparable where network, images, recipe, numerics and way of
     execution are the same: a setting. The one with most trials is compared, one with early exits before
     others, of two with as many the one that ran plain, else the one that trained longer, else the one
-    that finished last. Plain networks alone, of fewer MACs and on the same images by the same recipe but
-    for its epochs, are its controls.
+    that finished last. Plain networks alone, of fewer MACs or cut off at an exit, on the same images by
+    the same recipe but for its epochs, are its controls.
 
     Args:
         manifests: By trial.
@@ -115,7 +115,8 @@ def _early(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> bool:
 
 
 def _is_control(manifests: Mapping[str, Manifest], trials: Sequence[str], host: str) -> bool:
-    """Whether a setting is of cheaper plain networks to compare the host's with."""
+    """Whether a setting is of plain networks to compare the host's with: cheaper ones, and those that end
+    in an early exit's head in place of the last layers, which may cost less."""
     if _early(manifests, trials):
         return False
     manifest, reference = manifests[trials[0]], manifests[host]
@@ -127,7 +128,9 @@ def _is_control(manifests: Mapping[str, Manifest], trials: Sequence[str], host: 
     ]
     for facts in same if size else ():
         facts["data"] = {k: v for k, v in facts["data"].items() if k not in ("size", "resize")}
-    return max(manifest.macs) < reference.backbone_macs and same[0] == same[1]
+    whole = reference.backbone_macs
+    small = max(manifest.macs) < whole or bool(cut_at(manifest) and manifest.backbone_macs <= whole)
+    return small and same[0] == same[1]
 
 
 def _network(manifest: Manifest) -> str:
