@@ -38,6 +38,7 @@ from offramp.report.registry import made_of
 from offramp.report.render.tables import markdown
 from offramp.report.runs import Runs
 from offramp.report.tables import TABLES, make
+from offramp.store.table import Spread
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import make_plan
 from offramp.study.spec import file as spec
@@ -106,6 +107,7 @@ BESIDE = {
     "cifar10": "cifar10-controls",
     "cifar10-long": "cifar10-controls",
     "cifar100": "cifar100-controls",
+    "cifar100-long": "cifar100-controls/*-hidden",
     "imagenette": "imagenette-controls",
     "imagenette-scratch": BESIDE_SCRATCH,
     "chest-xray": "chest-xray-controls",
@@ -243,7 +245,7 @@ def readme() -> str:
 @cache
 def with_controls(study: str = "cifar10") -> Evidence:
     """A study and the smaller plain networks beside it, where they are not of the study itself."""
-    packs = sorted((DOCS / BESIDE[study]).glob("**/trials.json"))
+    packs = sorted(DOCS.glob(f"{BESIDE[study]}/**/trials.json"))
     whole = evidence.join([opened(study), *(evidence.open(path.parent) for path in packs)])
     others = [*whole.plain_trials, *(t for t in whole.trials if t.id not in opened(study).outcomes)]
     plain = {t.id: summarized(*whole.logits(t.id), t.macs, t.manifest.data.test) for t in others}
@@ -425,7 +427,7 @@ def test_what_the_page_says_of_its_first_table() -> None:
     lines = re.findall(line, text, re.MULTILINE)
     behind = [each for each in lines if each[0] in ("cifar10", "cifar10-long") or "cut at" in each[1]]
     assert all(sure and gap[0] == "−" and float(times) > 1 for *_, times, sure, gap in behind)
-    assert {each[0] for each in behind} == {"cifar10", "cifar10-long", "cifar100"}
+    assert {each[0] for each in behind} == {"cifar10", "cifar10-long", "cifar100", "cifar100-long"}
     others = [each[2:] for each in lines if each not in behind]
     ahead = [each for each in others if each[-1][0] == "+"]
     assert 2 * len(ahead) > len(others) and [gap for *_, sure, gap in ahead if sure] == ["+3.3"]
@@ -592,11 +594,7 @@ def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> N
     assert gap.p < 0.05
     facts = {"behind": pct(abs(gap.difference)), **medium_behind()}
     assert clauses("cifar10-long", "still ahead", facts) == snapshot
-    joint = [t for t in runs.trials if t.strategy == "joint"]
-    table = section("cifar10-long").partition("\n\n| ")[2].partition("\n\n")[0]
-    spread = [runs.spread("accuracy-test", "joint", exit) for exit in joint[0].exits]
-    for exit, macs in zip(spread, joint[0].macs, strict=True):
-        assert f" {pct(exit.mean)} ±{pct(exit.sd)} " in table and f" {macs / 1e6:.1f} " in table
+    spread = in_the_table_of("cifar10-long", runs, "joint")
     (middle,) = (level for level in runs.levels if f"{level.macs / 1e6:.1f}" == "14.3")
     means = {"joint": pct(middle.means["joint"]), "coin": pct(middle.means[COIN])}
     (coin,) = (p for p in pairs_of(middle, COIN) if "joint" in (p.a, p.b))
@@ -611,6 +609,43 @@ def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> N
         "plain": pct(runs.spread("final-accuracy-test", "baseline").mean),
     }
     assert clauses("cifar10-long", "final exit", ends | {"p": f"{whole.p:.3f}"}) == snapshot
+
+
+def test_what_exits_come_to_that_train_as_long_on_cifar100(snapshot: SnapshotAssertion) -> None:
+    """Of a network that ends in an exit's head too, beside plain ones that do."""
+    (runs,) = with_controls("cifar100-long").runs
+    words = " ".join(section("cifar100-long").split())
+    assert all(f"> {each}" in words for each in beside_plain(runs))
+    facts: dict[str, str] = {}
+    for name, control in zip(("tiny", "small"), runs.controls.cheaper, strict=True):
+        gaps = pairs_of(runs.beside_controls[control.label], control.label)
+        assert all(gap.p < ALPHA for gap in gaps)
+        (gap,) = (gap for gap in gaps if "joint-branch" in (gap.a, gap.b))
+        facts[name] = pct(abs(gap.difference))
+    assert clauses("cifar100-long", "still ahead", facts) == snapshot
+    in_the_table_of("cifar100-long", runs, "joint")
+    third = in_the_table_of("cifar100-long", runs, "joint-branch")[2]
+    (middle, deep) = (
+        next(level for level in runs.levels if f"{level.macs / 1e6:.1f}" == macs)
+        for macs in ("14.3", "16.6")
+    )
+    means = {"joint-branch": pct(middle.means["joint-branch"]), "coin": pct(middle.means[COIN])}
+    means |= {"exit 3": pct(third.mean), "coin there": pct(deep.means[COIN])}
+    for level in (middle, deep):
+        (gap,) = (p for p in pairs_of(level, COIN) if "joint-branch" in (p.a, p.b))
+        means[f"p at {level.macs / 1e6:.1f}"] = f"{gap.p:.3f}"
+    means["by thresholds"] = pct(deep.means["joint-branch"])
+    assert clauses("cifar100-long", "between the two", means) == snapshot
+
+
+def in_the_table_of(study: str, runs: Runs, strategy: str) -> list[Spread]:
+    """A strategy's test accuracy at each exit, which a section's table has with the exits' MACs."""
+    table = section(study).partition("\n\n| ")[2].partition("\n\n")[0]
+    trial = next(t for t in runs.trials if t.strategy == strategy)
+    spread = [runs.spread("accuracy-test", strategy, exit) for exit in trial.exits]
+    for exit, macs in zip(spread, trial.macs, strict=True):
+        assert f" {pct(exit.mean)} ±{pct(exit.sd)} " in table and f" {macs / 1e6:.1f} " in table
+    return spread
 
 
 def medium_behind() -> dict[str, str]:
