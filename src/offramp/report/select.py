@@ -115,8 +115,8 @@ def _early(manifests: Mapping[str, Manifest], trials: Sequence[str]) -> bool:
 
 
 def _is_control(manifests: Mapping[str, Manifest], trials: Sequence[str], host: str) -> bool:
-    """Whether a setting is of plain networks to compare the host's with: cheaper ones, and those that end
-    in an early exit's head in place of the last layers, which may cost less."""
+    """Whether a setting is of plain networks to compare the host's with: cheaper ones, and those that
+    end in an early exit's head in place of the last layers, which may cost less."""
     if _early(manifests, trials):
         return False
     manifest, reference = manifests[trials[0]], manifests[host]
