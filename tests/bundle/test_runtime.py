@@ -30,7 +30,7 @@ from offramp.api.deploy.predict import COLUMNS
 from offramp.bundle import runtime
 from offramp.bundle.card import markdown
 from offramp.bundle.folder import seal
-from offramp.bundle.runtime import Bundle, BundleError, Stage, _answer_all, main
+from offramp.bundle.runtime import SUMS, Bundle, BundleError, Stage, _answer_all, main
 from offramp.data import DataSpec, load
 from offramp.infer.image_files import open_bundle
 from wording import refusal, stable
@@ -673,10 +673,55 @@ def test_what_is_no_graph_is_a_line(bundle: Path) -> None:
     for case in cases(500):
         path.write_bytes(harmed(case, whole[:4000] + whole[-4000:]))
         one_line(case, runtime.check_operators, path, also=BundleError)
-    nodes = b"\x0a\x06\x22\x04Relu" * (runtime.NODES + 1)
-    size = bytes([len(nodes) & 127 | 128, len(nodes) >> 7 & 127 | 128, len(nodes) >> 14])
-    path.write_bytes(b"\x3a" + size + nodes)
-    assert "more than 100,000 operators" in bundle_refusal(runtime.check_operators, path)
+    path.write_bytes(b"\x3a" + whole_number(2 * runtime.PARTS) + b"\x10\x00" * runtime.PARTS)
+    assert "more than 2,000,000 parts" in bundle_refusal(runtime.check_operators, path)
+
+
+def whole_number(value: int) -> bytes:
+    """As Protocol Buffers write it."""
+    low, rest = value & 127, value >> 7
+    return bytes([low | 128]) + whole_number(rest) if rest else bytes([low])
+
+
+def test_a_graph_behind_an_overlong_number_is_refused(bundle: Path) -> None:
+    """onnxruntime reads the lower 32 bits: the field of the graph, which was not looked at."""
+    path = bundle / "stages" / "exit-1.onnx"
+    ending_in(bundle, "Gelu", domain="com.microsoft")
+    model = onnx.load(path)
+    graph = model.graph.SerializeToString()
+    model.ClearField("graph")
+    key = whole_number((7 << 3 | 2) + 2**32)
+    path.write_bytes(model.SerializeToString() + key + whole_number(len(graph)) + graph)
+    seal(bundle)
+    assert bundle_refusal(Bundle, bundle).endswith("exit-1.onnx is no graph; export the bundle again")
+
+
+@pytest.mark.parametrize("place", ["beside", "above", "absolute", "link", "constant"])
+def test_weights_in_a_file_that_is_not_listed_are_not_read(
+    place: str, bundle: Path, snapshot: SnapshotAssertion
+) -> None:
+    """onnxruntime 1.20 read any file of the machine."""
+    path, secret = bundle / "stages" / "exit-1.onnx", bundle.with_name("secret")
+    model = onnx.load(path)
+    tensor = max(model.graph.initializer, key=lambda each: len(each.raw_data))
+    secret.write_bytes(tensor.raw_data)
+    if place == "constant":
+        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+        model.graph.initializer.remove(tensor)
+        tensor = model.graph.node[0].attribute[0].t
+    name = {"above": "../../secret", "absolute": str(secret)}.get(place, "weights")
+    onnx.external_data_helper.set_external_data(tensor, name, 0, len(tensor.raw_data))
+    tensor.ClearField("raw_data")
+    path.write_bytes(model.SerializeToString())
+    weights = path.with_name("weights")
+    weights.symlink_to(secret) if place == "link" else shutil.copy(secret, weights)
+    seal(bundle)
+    if place in ("beside", "constant"):  # the control: it is listed
+        Bundle(bundle)
+    sums = bundle / SUMS
+    lines = sums.read_text().splitlines(keepends=True)
+    sums.write_text("".join(line for line in lines if "weights" not in line))
+    assert bundle_refusal(Bundle, bundle) == snapshot
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from types import ModuleType
@@ -80,7 +80,13 @@ OPERATORS = frozenset(
     SplitToSequence Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unique
     Unsqueeze Where Xor""".split()  # noqa: SIM905 - a list would take a line for each
 )
-NODES = 100_000  # of a graph; the largest networks have some thousands
+# Where a graph has tensors: field numbers of its Protocol Buffers, from the model's down.
+TENSORS = frozenset(
+    {(7, 5), (7, 15, 1), (7, 15, 2), (7, 1, 5, 5), (7, 1, 5, 10)}
+    | {(7, 1, 5, sparse, part) for sparse in (22, 23) for part in (1, 2)}
+)
+MESSAGES = frozenset(path[:end] for path in TENSORS for end in range(1, len(path) + 1))
+PARTS = 2_000_000  # of a graph that are looked at; a network of thousands of operators has some 100,000
 
 
 class BundleError(Exception):
@@ -407,11 +413,12 @@ class Bundle:
         name = row.field("file").text()
         name = name if self._other is None else name.removesuffix(".onnx") + self._suffix
         file, (threads, providers) = self._file(name), how
+        listed = {self.path / each for each in self.files}
         if self._other is None:
-            graph = session(file, threads, providers)
+            graph = session(file, threads, providers, listed)
         else:
             if self._suffix == ".onnx":
-                check_operators(file)
+                check_operators(file, listed)
             try:
                 with _quiet():
                     graph = self._other.session(file, threads)
@@ -717,25 +724,35 @@ class Bundle:
         return self.path / name
 
 
-def check_operators(path: Path) -> None:
-    """Check that a graph has operators of OPERATORS alone. Raises BundleError otherwise, and for a file
-    that is no graph. It is read as Protocol Buffers say: a model has a graph (field 7) and functions
-    (25), a graph nodes (1), a node an operator (4) and the set that it is of (7)."""
-    nodes = 0
+def check_operators(path: Path, listed: Collection[Path] | None = None) -> None:
+    """Check that a graph has operators of OPERATORS alone, and weights in itself or in listed files
+    (None: in any). Raises BundleError otherwise, and for a file that is no graph. It is read as Protocol
+    Buffers say: a model has a graph (field 7) and functions (25), a graph nodes (1), a node an operator
+    (4) and the set that it is of (7), a tensor the place of its numbers (13)."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for what, *graph in _fields(data, 0, len(data)):
-                if what == 25:
+            for count, (where, start, end) in enumerate(_parts(data, 0, len(data)), 1):
+                if where == (25,):
                     raise BundleError(f"{path} has functions of its own, which no export has; {AGAIN}")
-                for part, *node in _fields(data, *graph) if what == 7 else ():
-                    for field, start, end in _fields(data, *node) if part == 1 else ():
-                        if field == 4 or (field == 7 and end > start):
-                            _check_name(path, field, data[start : min(end, start + 60)])
-                    nodes += part == 1
-                    if nodes > NODES:
-                        raise BundleError(f"{path} has more than {NODES:,} operators; {AGAIN}")
+                if where == (7, 1, 4) or (where == (7, 1, 7) and end > start):
+                    _check_name(path, where[-1], data[start : min(end, start + 60)])
+                if where[-1] == 13 and where[:-1] in TENSORS and listed is not None:
+                    _check_weights(
+                        path, [(at, data[s:e]) for at, s, e in _fields(data, start, end)], listed
+                    )
+                if count > PARTS:
+                    raise BundleError(f"{path} has more than {PARTS:,} parts; {AGAIN}")
     except (OSError, ValueError, IndexError):  # an empty file has no map
         raise BundleError(f"{path} is no graph; {AGAIN}") from None
+
+
+def _check_weights(path: Path, entry: Sequence[tuple[int, bytes]], listed: Collection[Path]) -> None:
+    """Check what a tensor says of the file of its numbers: a key (1) and a value (2)."""
+    if {text for at, text in entry if at == 1} <= {b"offset", b"length"}:
+        return
+    for name in (text.decode() for at, text in entry if at == 2):
+        if path.parent / name not in listed:
+            raise BundleError(f"{path} has weights in '{name:.60}', which {SUMS} does not list; {AGAIN}")
 
 
 def _check_name(path: Path, field: int, name: bytes) -> None:
@@ -743,6 +760,18 @@ def _check_name(path: Path, field: int, name: bytes) -> None:
     if text not in (OPERATORS if field == 4 else ("ai.onnx",)):
         kind = "the operator" if field == 4 else "an operator of the set"
         raise BundleError(f"{path} has {kind} '{text}', which no export has; {AGAIN}")
+
+
+def _parts(
+    data: Any, at: int, end: int, above: tuple[int, ...] = ()
+) -> Iterator[tuple[tuple[int, ...], int, int]]:
+    """The fields of a message, and of those in it that MESSAGES names: the numbers that lead to each,
+    then as `_fields`."""
+    for field, start, stop in _fields(data, at, end):
+        where = (*above, field)
+        yield where, start, stop
+        if where in MESSAGES:
+            yield from _parts(data, start, stop, where)
 
 
 def _fields(data: Any, at: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -754,7 +783,8 @@ def _fields(data: Any, at: int, end: int) -> Iterator[tuple[int, int, int]]:
         if key & 7 in (0, 2):
             size, at = _number(data, at)
             size *= key & 7 == 2
-        if (key & 7 not in (0, 2) and not size) or at + size > end:
+        # Of a larger key onnxruntime reads the lower bits, which are another field's.
+        if (key & 7 not in (0, 2) and not size) or at + size > end or key >= 2**32:
             raise ValueError
         yield key >> 3, at, at + size
         at += size
@@ -828,10 +858,15 @@ def _bound_memory() -> None:
         )
 
 
-def session(path: Path, threads: int, providers: Sequence[str] = ("CPUExecutionProvider",)) -> Any:
+def session(
+    path: Path,
+    threads: int,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    listed: Collection[Path] | None = None,
+) -> Any:
     """The graph in a file, loaded. Raises BundleError where onnxruntime cannot, and as
     `check_operators`."""
-    check_operators(path)
+    check_operators(path, listed)
     onnxruntime = load_onnxruntime()
     _bound_memory()
     options = onnxruntime.SessionOptions()
