@@ -39,8 +39,8 @@ from offramp.preprocessing import Preprocessing
 from offramp.serve import app, uploads
 from offramp.serve.app import make_app, tell_once
 from offramp.serve.batcher import Answer, Batcher
-from offramp.serve.server import BUSY, LATE, Connection, Connections, make_server
-from offramp.serve.uploads import Bodies, Refused, ServeLimits, decoded
+from offramp.serve.server import AT_ONCE, BUSY, LATE, Connection, Connections, make_server
+from offramp.serve.uploads import LABEL_BYTES, Bodies, Refused, ServeLimits, decoded
 from offramp.serve.watch import Watch, WatchOptions
 from refusal import refuses
 from wording import refusal
@@ -318,6 +318,24 @@ def test_who_does_not_read_is_not_waited_for(leaving: Path) -> None:
     ):
         while True:  # until the server takes no more, then until it closes
             client.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 1000)
+
+
+def test_nobody_sends_much_before_others_have_their_turn(
+    leaving: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In chunks of a byte, 256 kB took seconds, in which nobody was answered."""
+    sizes, received = [], Connection.data_received
+
+    def counted(connection: Connection, data: bytes) -> None:
+        sizes.append(len(data))
+        received(connection, data)
+
+    monkeypatch.setattr(Connection, "data_received", counted)
+    with serving(leaving) as port:
+        assert ask(port, bytes(10**6))[0] == 415
+        assert sum(sizes) > 10**6 and max(sizes) <= AT_ONCE
+        status, said = ask(port, b"[" + b"1," * (LABEL_BYTES // 2) + b"1]", "/feedback")
+        assert status == 413 and "larger than 1,000,000 bytes" in said["error"]
 
 
 class FakeTransport:

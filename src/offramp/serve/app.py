@@ -38,6 +38,7 @@ from offramp.policy import scoring
 from offramp.serve import page
 from offramp.serve.batcher import Answer, Batcher
 from offramp.serve.uploads import (
+    LABEL_BYTES,
     Bodies,
     Refused,
     ServeLimits,
@@ -366,7 +367,7 @@ class _Service:
 
     async def _feedback(self, request: Request) -> dict[str, Any]:
         """The body is JSON: `{"id": …, "label": …}` or `{"id": …, "labels": […]}`, or a list of such."""
-        rows = read_labels(await self._bodies.read(request), self._bundle)
+        rows = read_labels(await self._bodies.read(request, LABEL_BYTES), self._bundle)
         unknown = [id for id, label in rows if not self._watch.label(id, label)]
         return {"labeled": len(rows) - len(unknown), "unknown": unknown}
 

@@ -15,6 +15,7 @@ from offramp.serve.uploads import ServeLimits
 
 BACKLOG = 64  # connections that are accepted at once
 SPARE = 3 * BACKLOG  # handles that connections leave for files, threads, and others that are refused
+AT_ONCE = 8192  # bytes of one connection, before others have their turn: in chunks of one they take long
 LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 BUSY = LATE.replace(b"408 Request Timeout", b"503 Service Unavailable")
 
@@ -52,6 +53,7 @@ class Connection:
     def connection_made(self, transport: asyncio.Transport) -> None:
         every, self._transport = self._every, transport
         transport.set_write_buffer_limits(0)  # writing pauses while the client leaves anything unread
+        transport.max_size = AT_ONCE  # type: ignore[attr-defined]  # of asyncio's own loop
         every.count += 1
         if every.count > every.most and every.silent:
             next(iter(every.silent)).end(LATE)
@@ -110,6 +112,7 @@ def make_server(app: Starlette, limits: ServeLimits) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http=http,
+        loop="asyncio",
         ws="none",
         backlog=BACKLOG,
         log_level="critical",

@@ -26,6 +26,7 @@ FORM = "multipart/form-data"
 FIELDS = 16  # of a form, that are no files
 LARGEST = 178_956_970  # pixels; of larger images Pillow reads none
 LABELS = 1_000  # of a request to /feedback
+LABEL_BYTES = 1_000_000  # of its body: while JSON is read, no image is answered
 GRACE = 1.0  # seconds in which a body may come as slowly as it likes
 
 
@@ -141,9 +142,11 @@ class Bodies:
         # By its deadline: since when a body comes, and what is there.
         self._coming: dict[asyncio.Timeout, tuple[float, bytearray]] = {}
 
-    async def read(self, request: Request) -> bytes:
-        """The whole body of a request. Raises Refused."""
-        most, clock = self._limits.max_body, asyncio.get_running_loop().time
+    async def read(self, request: Request, most: int | None = None) -> bytes:
+        """The whole body of a request, of at most so many bytes, and never more than `max_body`. Raises
+        Refused."""
+        clock = asyncio.get_running_loop().time
+        most = min(most or self._limits.max_body, self._limits.max_body)
         length = request.headers.get("content-length", "")
         too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller one")
         if length.isascii() and length.isdigit() and int(length) > most:
