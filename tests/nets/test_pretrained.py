@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import zipfile
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
@@ -117,6 +118,32 @@ def test_an_adopted_network_is_filled_with_what_trained_too(state, tmp_path):
     module = digits_net().backbone
     pretrained.fill(module, file)
     assert same(module.state_dict(), state)
+
+
+@pytest.mark.filterwarnings("ignore")  # of torch, that it will store these otherwise
+@pytest.mark.parametrize("kind", ["sparse", "meta", "quantized"])
+def test_tensors_without_a_number_each_are_as_if_they_were_not_there(kind, state, tmp_path):
+    """Only torch itself said so, in a traceback."""
+    name = next(n for n in state if state[n].dim() == 4)
+    odd = {
+        "sparse": torch.Tensor.to_sparse,
+        "meta": lambda tensor: tensor.to("meta"),
+        "quantized": lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+    }[kind](state[name])
+    file = saved(tmp_path / "a.pth", {**state, name: odd})
+    assert f"they lack {name}" in refusal(pretrained.fill, digits_net().backbone, file)
+    assert "tensors of" in refusal(digits_net, weights=file)
+
+
+def test_weights_that_unpack_to_more_than_their_file_are_not_unpacked(state, tmp_path, snapshot):
+    """3 MB took 3 GB, and torch packs nothing."""
+    file = saved(tmp_path / "a.pth", {**state, "more": torch.zeros(2**20)})
+    with zipfile.ZipFile(file) as whole:
+        parts = {part.filename: whole.read(part) for part in whole.infolist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in parts.items():
+            packed.writestr(name, content)
+    assert refusal(read, file, "") == snapshot
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "bin"])

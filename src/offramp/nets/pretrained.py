@@ -6,6 +6,7 @@ import json
 import pickle
 import re
 import socket
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -492,7 +493,7 @@ def _sets(value: Any, at: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str
     if not isinstance(value, Mapping) or len(at) > _DEEPEST or id(value) in seen:
         return
     seen.add(id(value))
-    own = {k: t for k, t in value.items() if isinstance(k, str) and isinstance(t, Tensor)}
+    own = {k: t for k, t in value.items() if isinstance(k, str) and _has_numbers(t)}
     if own:
         yield ".".join(at), own
     for key, inner in value.items():
@@ -500,8 +501,19 @@ def _sets(value: Any, at: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str
             yield from _sets(inner, (*at, key), seen)
 
 
+def _has_numbers(value: Any) -> bool:
+    """Whether it is a tensor of one number each, in memory: not sparse, quantized or without content."""
+    if not isinstance(value, Tensor) or value.is_quantized:
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu"
+
+
 def _unpickled(path: Path) -> Any:
     try:
+        if zipfile.is_zipfile(path):  # torch packs nothing, and what it unpacks has no bounds
+            with zipfile.ZipFile(path) as archive:
+                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                    raise ValueError("it is compressed, and weights are not")
         with torch.serialization.safe_globals(_BESIDE):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
