@@ -222,6 +222,14 @@ def test_the_file_of_answers_grows_by_whole_lines(
     assert file.lost == 1
 
 
+def test_an_answer_that_is_no_text_is_kept(tmp_path: Path) -> None:
+    """The network failed, said the server, of a class that is half a character."""
+    file = AnswerFile(tmp_path / "answers.jsonl")
+    file.append({"id": "a", "class": "\ud800é"})
+    assert [*file.latest()] == [{"id": "a", "class": "\ud800é"}] and not file.lost
+    file.close()
+
+
 def test_labels_count_that_come_after_a_restart(
     watched: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -752,7 +752,9 @@ def _check_weights(path: Path, entry: Sequence[tuple[int, bytes]], listed: Colle
         return
     for name in (text.decode() for at, text in entry if at == 2):
         if path.parent / name not in listed:
-            raise BundleError(f"{path} has weights in '{name:.60}', which {SUMS} does not list; {AGAIN}")
+            raise BundleError(
+                f"{path} has weights in '{name:.200}', which {SUMS} does not list; {AGAIN}"
+            )
 
 
 def _check_name(path: Path, field: int, name: bytes) -> None:

@@ -117,8 +117,9 @@ class AnswerFile:
                 yield fields
 
     def append(self, fields: dict[str, Any]) -> None:
-        """A line, in one write."""
-        line = (b"\n" if self._torn else b"") + json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+        """A line, in one write. Half a character is escaped, which is JSON's escape too."""
+        text = json.dumps(fields, ensure_ascii=False).encode(errors="backslashreplace")
+        line = (b"\n" if self._torn else b"") + text + b"\n"
         try:
             written = os.write(self._handle, line)
         except OSError:
