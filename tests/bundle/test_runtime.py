@@ -441,6 +441,7 @@ WRONG = [
     ("stages.json", "plain_macs", 0, "plain_macs must be a whole number from 1"),
     ("stages.json", "normalized", "no", "normalized must be true or false, not 'no'"),
     ("stages.json", "unreliable", "weak", "unreliable must be a list, not 'weak'"),
+    ("stages.json", "runtimes", 5, "runtimes must be an object, not 5"),
     ("stages.json", "", [], "stages.json must be an object, not a list of 0"),
     ("policy.json", "exits.0.threshold", "half", "exits.0.threshold must be a number from 0 to 1"),
     ("policy.json", "exits.0.threshold", float("nan"), "exits.0.threshold must be a number"),

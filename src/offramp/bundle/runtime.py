@@ -370,13 +370,13 @@ class Bundle:
         self.precision: str = precise.text()
         self.threads: int = threads or _cores()
         self.runtime = runtime
-        suffixes = layout.value.get("runtimes", {})
-        if runtime != ONNXRUNTIME and runtime not in suffixes:
-            others = ", ".join((ONNXRUNTIME, *suffixes))
+        suffixes = layout.field("runtimes", {})
+        if not isinstance(suffixes.value, dict):
+            raise suffixes.wrong("an object")
+        if runtime != ONNXRUNTIME and runtime not in suffixes.value:
+            others = ", ".join((ONNXRUNTIME, *suffixes.value))
             raise BundleError(f"{self.path} has no stages for {runtime}; it has some for {others}")
-        self._suffix = (
-            ".onnx" if runtime == ONNXRUNTIME else layout.field("runtimes").field(runtime).text()
-        )
+        self._suffix = ".onnx" if runtime == ONNXRUNTIME else suffixes.field(runtime).text()
         self._other = None if runtime == ONNXRUNTIME else _other(runtime)
         self.runtime_version: str = (
             self._other.VERSION if self._other else load_onnxruntime().__version__
