@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from offramp.analysis.stats.pairwise import Pair, Pairs, UntestedPair
-from offramp.analysis.stats.text import GroupOrder, letters, order, rule
+from offramp.analysis.stats.text import GroupOrder, letters, order, p_text, rounded, rule
 
 
 def pairs_of(names: str, ps: dict[str, float], rest: float = 0.5) -> Pairs:
@@ -101,6 +101,17 @@ def test_a_chain_says_of_every_pair_what_its_p_says(seed: int) -> None:
         assert (p < 0.05) == any(sign != "≈" for sign in between)
         if ">>" in between:
             assert p < 0.001
+
+
+def test_no_p_reads_as_one_beyond_its_level() -> None:
+    assert [p_text(p) for p in (0.0499, 0.04999, 0.0501, 0.05)] == [
+        "0.0499",
+        "0.04999",
+        "0.050",
+        "0.050",
+    ]
+    assert [p_text(p) for p in (0.0009999, 0.001, 0.0012)] == ["9.999e-04", "0.001", "0.001"]
+    assert [rounded(p) for p in (0.0499, 0.0502, 0.0342)] == ["0.0499", "0.05", "0.034"]
 
 
 def test_the_rule_names_thresholds_and_direction() -> None:

@@ -40,7 +40,7 @@ from offramp.analysis.stats.pairwise import (
     unbeaten,
 )
 from offramp.analysis.stats.sequential import InterimAnalyses
-from offramp.analysis.stats.text import in_seeds, p_text
+from offramp.analysis.stats.text import in_seeds, p_text, rounded
 from offramp.units import macs
 
 __all__ = [
@@ -171,8 +171,8 @@ def _near_by(facts: Facts, wish: Preference, advice: Advice) -> Advice:
         p = [row.p, *(r.p for each in others for r in each.ranking[1:] if r.name == name)]
         tested = [value for value in p if value is not None]
         if (min(tested) < ALPHA) is not (max(tested) < ALPHA):
-            span = f"p is {min(tested):.2g} to {max(tested):.2g} within {100 * NEAR:g} points of it"
-            hanging[name] = f"Whether {name} is behind hangs on the target: {span}."
+            span = f"{rounded(min(tested))} to {rounded(max(tested))} within {100 * NEAR:g} points of it"
+            hanging[name] = f"Whether {name} is behind hangs on the target: p is {span}."
     notes = (*advice.notes, *hanging.values())
     return replace(advice, notes=notes, hanging=tuple(hanging))
 
@@ -387,7 +387,7 @@ def _few(goal_values: GoalValues, read: Sample) -> str | None:
         return f"{text}; train at least {FEWEST}."
     needed = spread.blocks_for(SMALL, len(read.groups) * (len(read.groups) - 1) // 2)
     if needed is None:
-        limit = "no number of seeds shows a difference of half a point on these test images"
+        limit = "no number of seeds shows a difference of half a point on this test split"
         return f"{text}; train at least {FEWEST} ({limit})."
     return f"{text}; to show a difference of half a point takes about {needed}, as these vary."
 
@@ -430,7 +430,7 @@ def sure(advice: Advice) -> str:
     if not ties:
         p = max(r.p for r in behind if r.p is not None)
         than = ", ".join(r.name for r in behind) if unknown else "every other"
-        return f"better than {than}, p at most {p:.2g}, {seeds}{rest}"
+        return f"better than {than}, p at most {rounded(p)}, {seeds}{rest}"
     if len(ties) == len(others):
         return f"no significant difference from any other with {seeds}"
     return f"no significant difference from {', '.join(r.name for r in ties)} with {seeds}{rest}"

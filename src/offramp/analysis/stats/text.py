@@ -7,13 +7,15 @@ import re
 import string
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import count
 from typing import Any
 
 from offramp.analysis.stats.anova import Anova, Check, Repeated, Welch
-from offramp.analysis.stats.pairwise import FLOOR, Pair, Pairs
+from offramp.analysis.stats.pairwise import ALPHA, FLOOR, Pair, Pairs
 from offramp.analysis.stats.sample import Untested
 
 STRONGER = 50  # '>>' asks for a p this many times smaller than '>'
+LEVELS = (ALPHA, ALPHA / STRONGER)
 UNTESTED = "not every pair was tested"
 
 
@@ -147,7 +149,14 @@ def p_text(p: float, floored: bool = False) -> str:
         return f"< {FLOOR:g}"
     if p == 0:
         return "< 1e-300"
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.2e}"
+    return rounded(p, "f", 3) if p >= 0.001 else rounded(p, "e", 2)
+
+
+def rounded(p: float, form: str = "g", digits: int = 2) -> str:
+    """A p with so many digits, and with more where these would put it on the other side of a level:
+    0.0499 is significant, and 0.050 would not be."""
+    texts = (f"{p:.{n}{form}}" for n in count(digits))
+    return next(t for t in texts if all((float(t) < level) is (p < level) for level in LEVELS))
 
 
 def pair_p(pair: Pair) -> str:

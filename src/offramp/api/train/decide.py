@@ -18,6 +18,7 @@ import numpy as np
 from offramp.analysis.stats.pairwise import ALPHA, FEWEST, Estimate
 from offramp.analysis.stats.sample import Floats
 from offramp.analysis.stats.sequential import Decision, InterimAnalyses, decide
+from offramp.analysis.stats.text import rounded
 from offramp.errors import OfframpError
 from offramp.hashing import digest
 from offramp.metrics import hits
@@ -57,7 +58,7 @@ class SeedDecision:
                 (d.estimate.blocks, f"{100 * d.estimate.mean:+.2f}") if d.estimate else (0, "–")
             )
             p = {"different": d.different, "alike": d.alike}.get(d.verdict)
-            rows.append((d.a, d.b, str(seeds), mean, d.verdict, "" if p is None else f"{p:.2g}"))
+            rows.append((d.a, d.b, str(seeds), mean, d.verdict, "" if p is None else rounded(p)))
         margin = f"{100 * self.log.difference:g} points"
         listing = TextTable(
             ["a", "b"],
