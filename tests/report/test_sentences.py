@@ -68,6 +68,17 @@ def test_of_many_names_a_sentence_says_how_many(snapshot: SnapshotAssertion) -> 
     assert words == snapshot
 
 
+@pytest.mark.parametrize("beaten", [0, 2, 7])
+def test_of_many_that_nothing_beats_the_most_accurate_are_named(
+    beaten: int, snapshot: SnapshotAssertion
+) -> None:
+    """It named sixty."""
+    actual = advice("pareto", equal())
+    many = tuple(replace(actual.ranking[0], name=f"n{k}") for k in range(60))
+    lost = tuple(RuledOut(f"b{k}", "", "beaten") for k in range(beaten))
+    assert sentence(replace(actual, ranking=many, ruled_out=lost)) == snapshot
+
+
 def test_who_shares_no_seed_with_the_best_is_not_said_to_be_alike(snapshot: SnapshotAssertion) -> None:
     candidates = better()
     apart = {(*k[:3], k[3] + 100 * (k[2] == "joint")): a for k, a in candidates.answers.items()}

@@ -237,12 +237,15 @@ def sentence(advice: Advice, several: bool = False) -> str:
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
     if advice.goal == "pareto":
-        beaten, names = _out(advice, "beaten"), listed([r.name for r in advice.ranking])
+        beaten, names = _out(advice, "beaten"), _first([r.name for r in advice.ranking])
+        seeds = f"{best.seeds} seeds"
+        if len(others) >= LISTED:
+            seeds += ", the most accurate at full compute first; `offramp recommend` lists all"
         if others and not beaten:
             every = f"none of {len(others) + 1} strategies is shown to beat another"
-            return f"{start}{every} ({names}; {best.seeds} seeds)."
-        lost = f"; another beats {listed(beaten)}" if beaten else ""
-        return f"{start}nothing is shown to beat {names} ({best.seeds} seeds){lost}."
+            return f"{start}{every} ({names}; {seeds})."
+        lost = f"; another beats {_first(beaten)}" if beaten else ""
+        return f"{start}nothing is shown to beat {names} ({seeds}){lost}."
     target = "" if advice.target is None else f", for {percent(advice.target)} on test"
     if others and advice.even:
         low, high = sorted((best.mean, others[-1].mean))
@@ -381,6 +384,12 @@ def _of(names: Sequence[str], everyone: Collection[str]) -> str:
     if len(others) > LISTED:
         return f"{len(names)} of {len(everyone)}"
     return f"all but {listed(others)}" if others else f"all {len(names)} others"
+
+
+def _first(names: Sequence[str]) -> str:
+    """The names; of more than a reader would take in the first, and how many more."""
+    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
+    return listed([*names[:LISTED], *more])
 
 
 def listed(names: Sequence[str]) -> str:
