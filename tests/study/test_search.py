@@ -27,10 +27,12 @@ from offramp.study.run import events
 from offramp.study.run.ledger import Ledger
 from offramp.study.run.run import RunConfig, run
 from offramp.study.search import (
+    ALIKE,
     Proposed,
     Scored,
     SearchEvent,
     ValidationAccuracy,
+    _hopeless,
     name_of,
     score,
     search,
@@ -374,6 +376,21 @@ def test_settings_that_do_not_go_together_are_told_and_the_search_goes_on(
     assert all(step.best is None for step in scored), "none was scored"
     with pytest.raises(OfframpError, match="none of 2 proposals"):
         list(searched(study, tmp_path / "runs", SearchOptions(over, 2, label="joint")))
+
+
+def test_what_no_setting_would_mend_ends_a_search(study: Path, tmp_path: Path) -> None:
+    """It tried all of them. Where a setting had one value alone, another may do."""
+    over = {"backbone.width": space("int(8,64)", "--over")}
+    scored: list[SearchEvent] = []
+    with pytest.raises(OfframpError, match=r"refused for one reason, .* has no option 'width'"):
+        for step in searched(study, tmp_path / "runs", SearchOptions(over, 20)):
+            scored += [step] if isinstance(step, Scored) else []
+    assert len(scored) == ALIKE
+    refused = [({"a": k, "b": 1}, "why") for k in range(9)]
+    assert not _hopeless(refused)
+    assert _hopeless([*refused, ({"a": 1, "b": 2}, "why")])
+    assert not _hopeless([*refused, ({"a": 1, "b": 2}, "")])
+    assert not _hopeless([({"a": k}, "") for k in range(9)])
 
 
 def test_more_is_never_less_while_a_proposal_trains(study: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ answers on test. The log of proposals is in the store's folder, and the same sea
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import optuna
 
 STARTUP = 5  # proposals before any is given up: of fewer there is no median to speak of
+ALIKE = 5  # proposals that are refused for one reason, after which it is not their settings
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def search(
         )
         _enqueue_interrupted(log)
         first: Plan | None = None
+        refusals: list[tuple[Mapping[str, Any], str]] = []  # of this run; "" where it could be planned
         while (number := len(_settled(log)) + 1) <= options.trials:
             # Of its own for each, so that a search that goes on proposes nothing twice.
             seed = int(digest([options.seed, len(log.trials)])[:8], 16)
@@ -125,7 +127,7 @@ def search(
             settings = {key: where.proposed(proposal, key) for key, where in options.over.items()}
             yield Proposed(number, settings)
             first = first or variants.plan({}, config, None)  # what is wrong with it ends the search
-            value: float | None = None
+            value, why = None, ""
             try:
                 plan = variants.plan(settings, config, first)
             except Unwritable:
@@ -134,7 +136,8 @@ def search(
                 raise OfframpError(f"`over`: {str(error).partition(': ')[2]}") from None
             except OfframpError as error:  # these settings do not go together; others may
                 why = str(error)
-            else:
+            refusals.append((settings, why))
+            if not why:
                 proposal.set_user_attr(PLANNED, _planned(plan))
                 log.pruner = _pruner(plan) if options.prune else optuna.pruners.NopPruner()
                 value, why = yield from _tried(plan, store, config, proposal)
@@ -143,12 +146,24 @@ def search(
             log.tell(proposal, value, optuna.trial.TrialState.PRUNED if value is None else None)
             best = _best(log)
             yield Scored(number, settings, value, why, None if best is None else best.value)
+            if _hopeless(refusals):
+                raise OfframpError(
+                    f"{len(refusals)} proposals are all refused for one reason, {why}; correct the "
+                    "study, or name other settings with --over"
+                )
         if (best := _best(log)) is None:
             raise OfframpError(
                 f"none of {len(log.trials)} proposals could be trained to the end; look at the reasons, "
                 "and name other ranges with --over"
             )
         return best
+
+
+def _hopeless(refusals: Sequence[tuple[Mapping[str, Any], str]]) -> bool:
+    """Whether all proposals were refused for one reason, and each setting had more than one value."""
+    every, reasons = zip(*refusals, strict=True)
+    varied = all(len({settings[key] for settings in every}) > 1 for key in every[0])
+    return len(every) >= ALIKE and varied and len(set(reasons)) == 1 and reasons[0] != ""
 
 
 def _settled(log: optuna.Study) -> list[optuna.trial.FrozenTrial]:
