@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from mypy.config_parser import parse_config_file
+from mypy.find_sources import create_source_list
+from mypy.options import Options
 
 import offramp
 
@@ -25,6 +29,16 @@ def test_the_users_file_is_checked() -> None:
     mypy = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["mypy"]
     assert mypy["strict"] and "tests/typing" in mypy["files"]
     assert (ROOT / "src" / "offramp" / "py.typed").exists()
+
+
+def test_mypy_tells_files_of_one_name_apart() -> None:
+    """`mypy src tests` ended at the second conftest.py."""
+    options = Options()
+    parse_config_file(options, lambda: None, str(ROOT / "pyproject.toml"))
+    with contextlib.chdir(ROOT):
+        names = [each.module for each in create_source_list(["src", "tests"], options)]
+    assert len(set(names)) == len(names)
+    assert {"offramp.errors", "cli.conftest", "conftest"} <= set(names)
 
 
 @pytest.mark.long
