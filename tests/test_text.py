@@ -17,9 +17,11 @@ import offramp
 from offramp import Recipe
 from offramp.augment import Augment
 from offramp.data import from_dataset
+from offramp.data.notes import notes
 from offramp.inputs import blank, noise
 from offramp.nets.cut.observe import count_macs
 from offramp.nets.network import inside
+from offramp.units import noun
 from wording import refusal
 
 LENGTH, VOCABULARY, CLASSES = 8, 20, 3
@@ -185,6 +187,15 @@ def test_a_dataset_of_texts_reads_as_arrays_do() -> None:
     for data in (other, third):
         assert all(data.splits[n].digest == s.digest for n, s in arrays.splits.items())
         assert data.splits.keys() == arrays.splits.keys()
+
+
+def test_what_is_said_of_data_calls_texts_texts(snapshot: SnapshotAssertion) -> None:
+    """And tells of equal ones with unlike labels, of which nobody was told."""
+    ids, labels = texts(600)
+    ids[550] = ids[5] = ids[3]
+    labels[3], labels[5] = 0, 1
+    data = from_dataset((ids, labels), test=(ids[:60], labels[:60]))
+    assert notes(data.provenance, noun(data.shape)) == snapshot
 
 
 def test_texts_of_several_lengths_are_to_be_padded(snapshot: SnapshotAssertion) -> None:

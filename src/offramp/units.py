@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -146,6 +146,11 @@ def seconds(text: str, name: str, least: float = 0.0) -> float:
 def counted(number: int, singular: str, plural: str = "") -> str:
     """`1 trial`, `2 trials`."""
     return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def noun(shape: Sequence[int]) -> str:
+    """What an example of a shape is called: an image (C, H, W), or a text (T,)."""
+    return "text" if len(shape) == 1 else "image"
 
 
 def ranges(numbers: Iterable[int]) -> str:

@@ -12,7 +12,7 @@ from pictures import REAL, read, real
 from scipy import stats
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.data.notes import chi_squared_p, duplicates, notes, remarks
+from offramp.data.notes import chi_squared_p, duplicates, notes, remarks, torn
 
 CLASSES = ("normal", "pneumonia")
 
@@ -83,3 +83,10 @@ def test_images_that_are_there_twice_are_counted_in_the_later_split() -> None:
     }
     twin = digests["test"]  # a test split that serves for validation is no copy of itself
     assert duplicates({"validation": twin, "test": twin}) == {"validation": 1, "test": 1}
+
+
+def test_equal_images_with_unlike_labels_are_found_in_and_across_splits() -> None:
+    digests = {"train": ["a", "b", "b", "c"], "test": ["c", "d", "a", "d"]}
+    labels = {"train": [0, 1, 1, 0], "test": [1, 0, 0, 2]}
+    assert torn(digests, labels) == (4, (("train", 3), ("test", 0)))  # both c, both d
+    assert torn(digests, {**labels, "test": [0, 2, 0, 2]}) == (0, ())

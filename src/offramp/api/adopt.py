@@ -46,6 +46,7 @@ from offramp.study.plan.plan import Plan, Trial, trial_id
 from offramp.study.run import trials
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
+from offramp.units import noun
 
 HISTORY = ["epoch", "split", "exit", "metric", "value"]
 
@@ -148,7 +149,8 @@ def adopt(
     splits = {"train": train, "validation": validation, "test": test}
     named = [split for split, samples in splits.items() if samples is not None]
     check_apart(data, named, "calibration")
-    warn([*notes(data.provenance), *([] if classes else order_notes(calibration, data, "the network"))])
+    order = [] if classes else order_notes(calibration, data, "the network")
+    warn([*notes(data.provenance, noun(data.shape)), *order])
     request = {"data": GIVEN, "seeds": [seed], "strategies": [{"name": ADOPTED, "as": name}]}
     backbone = {"backbone": type(net.backbone).__name__}
     study = spec.parse({**request, **(inside(net).facts.as_study or backbone)}, "adopt")

@@ -61,7 +61,7 @@ from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 from offramp.study.trained import Trained
 from offramp.terminal import TextBlocks, TextTable
-from offramp.units import percent
+from offramp.units import noun, percent
 
 
 @answer
@@ -594,7 +594,7 @@ def fit(
     check_frozen(net, _trains(plans[0]))
     keeps = (options or {}).get("backbone") == "kept"
     order = order_notes(train, data, "the kept backbone") if keeps else []
-    warn([*notes(data.provenance), *_left_to_train(data), *order])
+    warn([*notes(data.provenance, noun(data.shape)), *_left_to_train(data), *order])
     if smaller_net is not None:
         own = {"strategies": [PLAIN], "recipe": study.recipe.recipe, **_named(smaller_net)}
         alone = spec.parse({**request, **own}, "fit").model_copy(update={"data": study.data})
@@ -668,8 +668,8 @@ def _left_to_train(data: Data) -> list[str]:
     if 2 * left >= available:
         return []
     return [
-        f"{left:,} of {available:,} training images are left to train, as the other splits are held out "
-        "of them; give validation=, calibration= or test= if you have them"
+        f"{left:,} of {available:,} training {noun(data.shape)}s are left to train, as the other splits "
+        "are held out of them; give validation=, calibration= or test= if you have them"
     ]
 
 
@@ -678,9 +678,10 @@ def check_data_fits(net: ExitNetwork, data: Data) -> None:
         raise OfframpError("the network's parameters are not all float32; give net.float()")
     if data.shape != net.input_shape:
         last = net.input_shape == (*data.shape[2:], *data.shape[:2])
-        remedy = "permute to [C, H, W]" if last else "attach with the images' shape"
+        kind = noun(data.shape)
+        remedy = "permute to [C, H, W]" if last else f"attach with the {kind}s' shape"
         raise OfframpError(
-            f"the images are {list(data.shape)}, the network takes {list(net.input_shape)}; {remedy}"
+            f"the {kind}s are {list(data.shape)}, the network takes {list(net.input_shape)}; {remedy}"
         )
     part = data.train if len(data.train) else data.calibration
     some = part.images if isinstance(part, Split) else part.read(torch.arange(len(part))[:SOME])
@@ -710,7 +711,7 @@ def check_apart(data: Data, named: Collection[str], pool: str = "train") -> None
     A few equal images, as collected data have, are told and not refused. named: the splits beside the
     pool that the caller gave; the others are held out of it.
     """
-    images, shared = Counter[str](), Counter[tuple[str, str]]()
+    images, shared, kind = Counter[str](), Counter[tuple[str, str]](), noun(data.shape)
     of = {name: name if name in named else pool for name in SPLITS}
     for name, split in data.splits.items():
         images[of[name]] += len(split)
@@ -723,8 +724,8 @@ def check_apart(data: Data, named: Collection[str], pool: str = "train") -> None
         if 2 * count >= min(images[own], images[other]):
             or_out = "" if own == pool else f", or leave {own} out: it is then held out of {pool}"
             raise OfframpError(
-                f"{count:,} of the {images[own]:,} {own} images are in {other} too, so they say "
-                f"nothing of new images; give others{or_out}"
+                f"{count:,} of the {images[own]:,} {own} {kind}s are in {other} too, so they say "
+                f"nothing of new {kind}s; give others{or_out}"
             )
 
 

@@ -18,7 +18,7 @@ from offramp.data.fetch import FetchedFiles, already_fetched, fetched
 from offramp.data.images.dataset_images import DatasetImages
 from offramp.data.images.files import StoredImages
 from offramp.data.images.geometry import Geometry
-from offramp.data.notes import duplicates, remarks
+from offramp.data.notes import duplicates, remarks, torn
 from offramp.data.raw import DeclaredCounts, RawData, RawSplit
 from offramp.data.read import LoadedSplit, read_later, read_pixels, streams
 from offramp.data.samples import Samples, from_function, read_samples
@@ -31,7 +31,7 @@ from offramp.hashing import digest
 from offramp.inputs import Shape
 from offramp.labels import several
 from offramp.sections import typed
-from offramp.units import counted
+from offramp.units import counted, noun
 from offramp.usercode import RecordedCode, is_user_code
 from offramp.usercode import load as load_code
 
@@ -333,8 +333,28 @@ def assemble(
     data = Data(spec.name, classes, **splits, mean=mean, std=std, provenance=provenance, augment=augment)
     sizes = provenance["images"] if data.several else None
     # Now that every label is known to be of a class.
-    provenance["remarks"] += remarks(counts, classes, sizes)
+    provenance["remarks"] += remarks(counts, classes, sizes, noun(data.shape)) + _torn(raw, read, data)
     return data
+
+
+def _torn(raw: RawData, read: Mapping[str, LoadedSplit], data: Data) -> list[str]:
+    """That equal examples have unlike labels: how many, and which, for two of them."""
+    if not data.provenance["duplicates"]:
+        return []
+    labels = {name: list(map(str, part.part.labels.tolist())) for name, part in read.items()}
+    count, example = torn({name: part.digests for name, part in read.items()}, labels)
+    words = []
+    for name, place in example:
+        part, label = read[name].part, read[name].part.labels[place]
+        row, images = int(part.rows[place]), part.source.images
+        pool = next((each for each, split in raw.splits.items() if split is part.source), name)
+        title = images.name(row) if isinstance(images, StoredImages) else f"row {row} of {pool}"
+        own = label.nonzero().flatten().tolist() if data.several else [int(label)]
+        words.append(f"{title} ({', '.join(data.classes[k] for k in own) or 'no label'})")
+    if not words:
+        return []
+    what = f"{count:,} {noun(data.shape)}s are equal to others and have unlike labels, such as"
+    return [f"{what} {' and '.join(words)}: nothing learns to answer all right"]
 
 
 def _read(

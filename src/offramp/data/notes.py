@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,26 +21,27 @@ LEVEL = 0.001  # of the test of shares of classes, which every data set undergoe
 ClassCounts = Mapping[str, Sequence[int]]  # images of each class, by split
 
 
-def notes(provenance: Mapping[str, Any]) -> list[str]:
+def notes(provenance: Mapping[str, Any], kind: str = "image") -> list[str]:
     """Sentences about data that were read: what was left out, skipped, or is there twice, and remarks.
 
     Args:
         provenance: Of `offramp.data.Data`.
+        kind: What an example is called.
     """
-    lines = left_out(provenance.get("group_in_another_split", {}))
+    lines = left_out(provenance.get("group_in_another_split", {}), kind)
     for split, names in provenance.get("skipped", {}).items():
-        lines.append(f"{counted(len(names), 'image')} of {split} skipped as damaged, {names[0]} first")
+        lines.append(f"{counted(len(names), kind)} of {split} skipped as damaged, {names[0]} first")
     for where, count in provenance.get("duplicates", {}).items():
         split, _, other = where.partition(" in ")
         twin = f"one of {other}" if other else "another of it"
-        lines.append(f"{counted(count, 'image')} of {split} equal to {twin}, byte for byte")
+        lines.append(f"{counted(count, kind)} of {split} equal to {twin}, byte for byte")
     return [f"{line}." for line in (*lines, *provenance.get("remarks", ()))]
 
 
-def left_out(dropped: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Images that are in no split. dropped: see `offramp.data.splits.Splits`."""
+def left_out(dropped: Mapping[str, Mapping[str, int]], kind: str = "image") -> list[str]:
+    """Examples that are in no split. dropped: see `offramp.data.splits.Splits`."""
     return [
-        f"{counted(n['images'], 'image')} left out of {split}, of {counted(n['groups'], 'group')} that "
+        f"{counted(n['images'], kind)} left out of {split}, of {counted(n['groups'], 'group')} that "
         "another split shows too"
         for split, n in dropped.items()
     ]
@@ -62,8 +64,33 @@ def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
+def torn(
+    digests: Mapping[str, Sequence[str]], labels: Mapping[str, Sequence[Hashable]]
+) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """Equal examples that have unlike labels.
+
+    Args:
+        digests: Of each example, by split.
+        labels: What each is.
+
+    Returns:
+        How many examples these are, and the split and place of two that are equal; none where none are.
+    """
+    counts = Counter(itertools.chain.from_iterable(digests.values()))
+    places: dict[str, dict[Hashable, tuple[str, int]]] = {}
+    for split, shas in digests.items():
+        for place, (sha, label) in enumerate(zip(shas, labels[split], strict=True)):
+            if counts[sha] > 1:
+                places.setdefault(sha, {}).setdefault(label, (split, place))
+    unlike = {sha: tuple(where.values())[:2] for sha, where in places.items() if len(where) > 1}
+    return sum(counts[sha] for sha in unlike), next(iter(unlike.values()), ())
+
+
 def remarks(
-    counts: ClassCounts, classes: Sequence[str], sizes: Mapping[str, int] | None = None
+    counts: ClassCounts,
+    classes: Sequence[str],
+    sizes: Mapping[str, int] | None = None,
+    kind: str = "image",
 ) -> list[str]:
     """Splits that are small or unlike.
 
@@ -72,14 +99,15 @@ def remarks(
         classes: Their names.
         sizes: Images of each split, where they have several labels each: these are no shares of a whole,
             and nothing is said of how they compare.
+        kind: What an example is called.
     """
     if sizes is not None:
-        return [*_few(sizes), *_unseen(counts, classes)]
+        return [*_few(sizes, kind), *_unseen(counts, classes, kind)]
     sizes = {name: sum(numbers) for name, numbers in counts.items()}
-    return [*_few(sizes), *_unseen(counts, classes), *unlike(counts, classes)]
+    return [*_few(sizes, kind), *_unseen(counts, classes, kind), *unlike(counts, classes, kind)]
 
 
-def _few(sizes: Mapping[str, int]) -> list[str]:
+def _few(sizes: Mapping[str, int], kind: str) -> list[str]:
     small = [f"{size:,} {name}" for name, size in sizes.items() if 0 < size < FEW]
     if not small:
         return []
@@ -94,10 +122,10 @@ def _few(sizes: Mapping[str, int]) -> list[str]:
         follows.append(
             f"an accuracy on {size:,} is known to ±{98 / math.sqrt(size):.0f} points at worst"
         )
-    return [f"few images ({', '.join(small)}): {'; '.join(follows)}"]
+    return [f"few {kind}s ({', '.join(small)}): {'; '.join(follows)}"]
 
 
-def _unseen(counts: ClassCounts, classes: Sequence[str]) -> list[str]:
+def _unseen(counts: ClassCounts, classes: Sequence[str], kind: str) -> list[str]:
     """Classes that other splits show, and no training image."""
     totals = [sum(numbers) for numbers in zip(*counts.values(), strict=True)]
     rows = zip(classes, counts["train"], totals, strict=True)
@@ -105,10 +133,10 @@ def _unseen(counts: ClassCounts, classes: Sequence[str]) -> list[str]:
     if not unseen or not any(counts["train"]):
         return []
     names = ", ".join((*unseen[:3], *(["…"] if len(unseen) > 3 else [])))
-    return [f"no training image shows {names}, and other splits do: nothing learns to answer that"]
+    return [f"no training {kind} shows {names}, and other splits do: nothing learns to answer that"]
 
 
-def unlike(counts: ClassCounts, classes: Sequence[str]) -> list[str]:
+def unlike(counts: ClassCounts, classes: Sequence[str], kind: str = "image") -> list[str]:
     """Whether shares of classes in calibration and in training differ by more than chance: by Pearson's
     chi-squared test of two samples, at 0.001."""
     table = np.array([counts["train"], counts["calibration"]], dtype=np.float64)
@@ -121,7 +149,7 @@ def unlike(counts: ClassCounts, classes: Sequence[str]) -> list[str]:
     return [
         f"calibration has other shares of classes than train: {100 * calibration[most]:.0f} % of it is "
         f"'{names[most]}', of train {100 * train[most]:.0f} %. What is chosen on it holds for its "
-        "shares; calibrating by training shares weighs its images"
+        f"shares; calibrating by training shares weighs its {kind}s"
     ]
 
 

@@ -23,7 +23,7 @@ from offramp.api.train.run import StudySource, WorkerCount, planned, points, rem
 from offramp.errors import OfframpError
 from offramp.store.place import place
 from offramp.terminal import TextBlocks, TextTable
-from offramp.units import counted, duration, macs, percent, size
+from offramp.units import counted, duration, macs, noun, percent, size
 
 if TYPE_CHECKING:
     from offramp.data.dataset import Data
@@ -295,10 +295,7 @@ def by_reason(reasons: Mapping[str, str]) -> dict[str, list[str]]:
 
 def data_line(data: Data) -> str:
     """How many images each split has, or how many texts."""
-    from offramp.inputs import is_text  # it brings torch
-
-    kind = "texts" if is_text(data.shape) else "images"
-    what = f"{kind} {'×'.join(map(str, data.shape))}"
+    what = f"{noun(data.shape)}s {'×'.join(map(str, data.shape))}"
     counts = ", ".join(f"{len(split):,} {name}" for name, split in data.splits.items())
     return f"Data: {data.name}, {len(data.classes)} classes, {what}: {counts}."
 

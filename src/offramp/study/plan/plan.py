@@ -33,6 +33,7 @@ from offramp.phase import check_gates
 from offramp.strategies.joint import loss_weights
 from offramp.study.plan import profiles, programs
 from offramp.study.spec.models import MATCHED, StrategySpec, Study
+from offramp.units import noun
 
 PRETRAINED_STEM = "imagenet"  # which public weights were trained with
 SEEN = 2000  # training images that a network's first weights may follow from
@@ -90,8 +91,8 @@ class Plan:
     @property
     def notes(self) -> list[str]:
         """What to know before it runs, a line each."""
-        about = [f"{self.data.name}: {line}" for line in notes(self.data.provenance)]
-        return [*(f"{line}." for line in self.remarks), *about]
+        about = notes(self.data.provenance, noun(self.data.shape))
+        return [*(f"{line}." for line in self.remarks), *(f"{self.data.name}: {n}" for n in about)]
 
     @property
     def users(self) -> dict[str, list[str]]:
