@@ -178,7 +178,7 @@ ONE_WAY_CAPTION = (
 
 WAYS = (
     "Recommended: Holm-adjusted paired differences among all strategies, over seeds, and on test over "
-    "seeds and images. Tukey: honestly significant differences among the core strategies, the paper's "
+    "seeds and {items}. Tukey: honestly significant differences among the core strategies, the paper's "
     "way, which takes every run as independent."
 )
 
@@ -225,9 +225,10 @@ def _orders(
     costs = f"{common.WHICH} {ESTIMATED}" if measures is common.COSTS else "Values: the mean over exits."
     direction = "The first one of a line is the worst" if better == "lower" else "The first is the best"
     letters = spelled(evidence.strategies)
+    items = " or ".join(sorted({f"{runs.noun}s" for runs in evidence.runs}))
     caption = (
         f"From the highest mean to the lowest. {direction}: {better} is better. {rule(ALPHA, better)} "
-        f"{WAYS} {costs}{letters}"
+        f"{WAYS.format(items=items)} {costs}{letters}"
     )
     named_so = (Column(key, key) for key in ("measure", "model", "data"))
     columns = (*named_so, Column("seeds", "recommended"), Column("tukey", "Tukey"))

@@ -20,6 +20,7 @@ from offramp.store.manifest import Manifest
 from offramp.store.record import TrialRecord
 from offramp.study.spec.places import validated
 from offramp.study.spec.yaml_lines import parse, text_of
+from offramp.units import noun
 
 
 @cache
@@ -72,15 +73,17 @@ def regimes(trials: Iterable[TrialRecord]) -> dict[tuple[str, str], Regime]:
 
 
 def _regime(manifest: Manifest) -> Regime:
-    images, shape = manifest.data.provenance.images, manifest.input_shape
+    images, kind = manifest.data.provenance.images, noun(manifest.input_shape)
+    channels, *_, size = manifest.input_shape if kind == "image" else (0, 0)
     return Regime(
         named=manifest.classes,
         train=images.get("train"),
         test=images.get("test"),
-        size=shape[-1],
-        channels=shape[0],
+        size=size,
+        channels=channels,
         epochs=manifest.recipe.epochs,
         weights="pretrained" if manifest.pretrained else "random",
+        noun=kind,
         images=manifest.data.test,
         source=manifest.data.name,
     )

@@ -104,6 +104,6 @@ def _in_words(pair: PairNeeds, needed: SeedsNeeded) -> str:
     if pair.limit < needed.difference:
         return "more than 500 seeds"
     return (
-        f"more test images (any number of seeds shows {100 * pair.limit:.2g} points at best on these "
+        f"a larger test split (any number of seeds shows {100 * pair.limit:.2g} points at best on these "
         f"{needed.images:,})"
     )

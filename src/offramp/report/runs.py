@@ -21,6 +21,7 @@ from offramp.report.registry import publication
 from offramp.store.manifest import SeedLog
 from offramp.store.record import TrialRecord
 from offramp.store.table import Spread
+from offramp.units import noun
 
 if TYPE_CHECKING:
     from offramp.report.evidence import Evidence
@@ -230,9 +231,14 @@ class Runs:
         return len({t.manifest.data.test for t in self.trials}) == 1
 
     @property
+    def noun(self) -> str:
+        """What a test example is called."""
+        return noun(self.trials[0].manifest.input_shape)
+
+    @property
     def tested_over(self) -> str:
         """What differences of accuracy are tested over, in words."""
-        return "seeds and test images" if self.same_images else "seeds"
+        return f"seeds and test {self.noun}s" if self.same_images else "seeds"
 
     def over_images(self, measure: Measure) -> bool:
         """Whether differences of a measure are tested over test images, besides seeds."""

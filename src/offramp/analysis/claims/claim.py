@@ -57,6 +57,7 @@ class Regime:
         size: Pixels of an image's side.
         epochs: Of a phase.
         weights: What training began with.
+        noun: What one of them is called; a text has no pixels and no channels.
         images: a key of those that tested and their labels; an empty one agrees with none.
         source: What the data are by name, where a study calls them something else.
     """
@@ -68,6 +69,7 @@ class Regime:
     channels: int
     epochs: int
     weights: Start
+    noun: str = "image"
     images: str = ""
     source: str = ""
 
@@ -129,7 +131,7 @@ class DataSet(Section):
             if number is None or not low <= number <= high:
                 here = "an unknown number of" if number is None else f"{number:,}"
                 range_text = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-                fact_text = COUNTED[fact].format(here)
+                fact_text = COUNTED[fact].format(here).replace("image", regime.noun)
                 off.append(
                     (
                         fact_text.removesuffix("s") if number == 1 else fact_text,

@@ -90,11 +90,13 @@ class InteractionReport:
         measure: What is compared.
         images: Test images that were drawn as well as seeds; 0 where the two settings answered unlike
             ones.
+        noun: What one is called.
     """
 
     pairs: Pairs
     measure: Measure
     images: int
+    noun: str = "image"
 
     def as_json(self) -> dict[str, Any]:
         from offramp.analysis.stats.text import plain
@@ -116,7 +118,7 @@ class InteractionReport:
             for p in sorted(tested, key=lambda p: p.p)
         ]
         changed = sum(p.p < ALPHA for p in tested)
-        over = f"seeds and {self.images:,} test images" if self.images else "seeds"
+        over = f"seeds and {self.images:,} test {self.noun}s" if self.images else "seeds"
         words = [
             f"The difference of {changed} of {len(tested)} pairs depends on the setting, significantly "
             f"(over {over}, Holm, p < {ALPHA:g})."
@@ -169,5 +171,6 @@ def interaction(
     from offramp.report.compare import across
 
     chosen = find_measure(f"{measure}-test" if f"{measure}-test" in MEASURES else measure)
-    pairs, images = across(evidence.open(place(store)), evidence.open(place(against)), a, b, chosen)
-    return InteractionReport(pairs, chosen, images)
+    first = evidence.open(place(store))
+    pairs, images = across(first, evidence.open(place(against)), a, b, chosen)
+    return InteractionReport(pairs, chosen, images, first.runs[0].noun)

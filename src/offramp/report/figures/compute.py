@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from offramp.analysis.measures import MEASURES, Measure
+from offramp.errors import with_article
 from offramp.report.controls import COIN
 from offramp.report.figures import chart, series
 from offramp.report.figures.chart import (
@@ -50,12 +51,13 @@ def accuracy_compute(runs: Runs) -> list[Figure]:
     networks, line = static_frontier(runs)
     drawn = pd.concat([curve, line], ignore_index=True)
     best = envelope(exits, drawn)
+    example = with_article(runs.noun)
     caption = (
-        f"Test accuracy and the mean MACs an image, {runs.where}; up and to the left is better. Symbols "
-        "are exits: every image leaves there, after all exits before it were asked. Lines are "
-        "confidence thresholds from 0 to never, the same one at all exits. The gray line is the "
-        f"{FRONT} of the means: nothing drawn here is more accurate for as few MACs; the front ignores "
-        f"uncertainty. {_plain(runs, networks, curve)}{_spread(points)}{_one_mark(exits)}"
+        f"Test accuracy and the mean MACs {example}, {runs.where}; up and to the left is better. "
+        f"Symbols are exits: every {runs.noun} leaves there, after all exits before it were asked. "
+        "Lines are confidence thresholds from 0 to never, the same one at all exits. The gray line is "
+        f"the {FRONT} of the means: nothing drawn here is more accurate for as few MACs; the front "
+        f"ignores uncertainty. {_plain(runs, networks, curve)}{_spread(points)}{_one_mark(exits)}"
     )
     title, alt = "Accuracy against compute", _alt(exits, on_front(pd.concat([exits, drawn]), best))
     labels = list(dict.fromkeys([*runs.strategies, *curve["strategy"]]))
@@ -140,8 +142,8 @@ def _plain(runs: Runs, networks: pd.DataFrame, curve: pd.DataFrame) -> str:
     more = f" {', '.join(cascades)}: a cascade of both." if cascades else ""
     return (
         f"Rings are plain networks: {spelled}. The dashed line is the static frontier: a coin that "
-        "sends each image to one of two networks has their mean compute and their mean accuracy, so "
-        "early exits pay where they lie above it; validation images choose its corners."
+        f"sends each {runs.noun} to one of two networks has their mean compute and their mean accuracy, "
+        f"so early exits pay where they lie above it; validation {runs.noun}s choose its corners."
         f"{more} "
     )
 

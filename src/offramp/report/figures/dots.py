@@ -125,8 +125,8 @@ def accuracy_by_exit(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -
     if not panels:
         return []
     caption = (
-        f"{measure.title} of each exit when every image leaves there, {runs.where}; {measure.better} is "
-        f"better. {spread(panels)}"
+        f"{measure.title} of each exit when every {runs.noun} leaves there, {runs.where}; "
+        f"{measure.better} is better. {spread(panels)}"
     )
     alt = f"Dot plots, one for each exit. {read_out(panels, runs.strategies, False)}"
     chart, name = dots(panels, runs.strategies), named("accuracy-by-exit", measure)
@@ -159,7 +159,7 @@ def confidence(runs: Runs) -> list[Figure]:
     what, title = QUALITY, "Calibration error and discrimination"
     if runs.several:
         what, title = QUALITY_OF_LABELS, "Discrimination"
-    caption = f"{what} Test images, {runs.where}. {spread(panels)}"
+    caption = f"{what} Test {runs.noun}s, {runs.where}. {spread(panels)}"
     alt = f"Dot plots, {'one' if runs.several else 'a row'} for each exit. "
     alt += read_out(panels, runs.strategies)
     chart = dots(places, runs.strategies)
@@ -183,9 +183,9 @@ def overthinking(runs: Runs) -> list[Figure]:
     whole = whole[[len(t.exits) > 1 for t in runs.trials]]
     panels = [*_panels(runs, spoiled, axis, zero=True), Panel("any early exit", axis, whole, zero=True)]
     caption = (
-        f"Share of test images that an early exit answers right and the last exit wrong, {runs.where}: "
-        "what the later layers spoil, and what a perfect choice of exits could win over the last one. "
-        f"{spread(panels)}"
+        f"Share of test {runs.noun}s that an early exit answers right and the last exit wrong, "
+        f"{runs.where}: what the later layers spoil, and what a perfect choice of exits could win over "
+        f"the last one. {spread(panels)}"
     )
     read = read_out(panels, labels, False)
     alt = f"Dot plots, one for each early exit and one for all of them. {read}"

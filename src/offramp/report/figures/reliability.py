@@ -36,9 +36,9 @@ def reliability(runs: Runs) -> list[Figure]:
     exits = sorted(int(k) for k in bins["exit"].unique())
     panels = [_reliability(bins[bins["exit"] == k], labels, f"exit {k}") for k in exits]
     caption = (
-        f"Share of right answers among test images of similar confidence, {runs.where}: {BINS} bins, "
-        f"images of {_seeds(runs)} pooled, without bins of fewer than {FEWEST}. On the gray diagonal "
-        "confidence equals accuracy; below it an exit is overconfident."
+        f"Share of right answers among test {runs.noun}s of similar confidence, {runs.where}: {BINS} "
+        f"bins, {runs.noun}s of {_seeds(runs)} pooled, without bins of fewer than {FEWEST}. On the gray "
+        "diagonal confidence equals accuracy; below it an exit is overconfident."
     )
     alt = _alt(bins, labels)
     return figure(runs, "reliability", "more", "Reliability", caption, alt, grid(panels, 2))
@@ -69,8 +69,8 @@ def agreement(runs: Runs) -> list[Figure]:
         return []
     spelled = ", ".join(f"{s} {frame['value'].min():.0f} %" for s, frame in frames.items())
     caption = (
-        "Share of test images, in percent, on which two exits give the same answer, right or wrong, "
-        f"{runs.where}. Means over {_seeds(runs)}."
+        f"Share of test {runs.noun}s, in percent, on which two exits give the same answer, right or "
+        f"wrong, {runs.where}. Means over {_seeds(runs)}."
     )
     alt = f"A matrix of exits for each strategy. The least agreement of any two exits: {spelled}."
     panels = grid([_matrix(frame, chart.cut(s)) for s, frame in frames.items()], 3)

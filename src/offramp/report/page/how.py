@@ -15,7 +15,7 @@ from offramp.report.registry import publication
 from offramp.report.select import ran
 from offramp.store.manifest import BITS, ExecutionRecord, NumericsRecord, RecipeRecord
 from offramp.store.record import TrialRecord, machine_kind
-from offramp.units import counted
+from offramp.units import counted, noun
 
 
 def facts(evidence: Evidence) -> list[RunDetail]:
@@ -80,9 +80,9 @@ def averages(evidence: Evidence) -> list[str]:
         seeds = len({t.seed for t in runs.trials})
         splits = len({tuple(m.data.splits.values()) for m in records}) > 1
         search = {None if m.search is None else m.search.per or "all" for m in records}
-        over = ["initial weights", "the order of images", *(["the splits"] if splits else [])]
-        over += [] if runs.same_images else ["the test images, some of which several seeds have"]
-        alone = " and over the test images, which all share" if runs.same_images else ""
+        over = ["initial weights", f"the order of {runs.noun}s", *(["the splits"] if splits else [])]
+        over += [] if runs.same_images else [f"the test {runs.noun}s, some of which several seeds have"]
+        alone = f" and over the test {runs.noun}s, which all share" if runs.same_images else ""
         how = "the same for all strategies, " + (
             "searched together" if search - {None} else "not searched"
         )
@@ -159,7 +159,7 @@ def _place(trials: Sequence[TrialRecord]) -> str:
     counts = first.manifest.data.provenance.images
     images = ", ".join(f"{counts[s]:,} {s}" for s in SPLITS if s in counts)
     macs = f"{first.manifest.backbone_macs / 1e6:,.1f} M MACs"
-    end = f"; images: {images}" if images else ""
+    end = f"; {noun(first.manifest.input_shape)}s: {images}" if images else ""
     return f"{first.model} ({macs}) on {first.data}: {exits}{end}"
 
 

@@ -13,6 +13,7 @@ from scipy import stats
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.stats.pairwise import least_shown
 from offramp.analysis.tradeoff import NetAnswers
+from offramp.errors import with_article
 from offramp.policy.quality import Bound, oracle
 from offramp.report.colors import rank
 from offramp.report.evidence import Evidence
@@ -23,7 +24,7 @@ from offramp.store.table import Spread
 from offramp.units import macs
 
 EQUAL_CAPTION = (
-    "Mean test accuracy over seeds, %, where an image takes this share of the plain network's MACs on "
+    "Mean test accuracy over seeds, %, where {example} takes this share of the plain network's MACs on "
     "average. One confidence threshold for all exits, chosen so that this much is spent: no label is "
     "used for that. Compute is that of all exits asked: of separate networks, their sum. Marks are "
     "within a column, over {over}, p adjusted over all pairs and columns. A value "
@@ -60,14 +61,14 @@ def equal(runs: Runs) -> list[Table]:
         *(Column(f"at_{n}", title, "percent", 1, "higher") for n, title in enumerate(spent)),
     )
     title = f"Accuracy at equal compute: {runs.place}"
-    caption = EQUAL_CAPTION.format(over=runs.tested_over)
+    caption = EQUAL_CAPTION.format(example=with_article(runs.noun), over=runs.tested_over)
     table = Table(runs.name("equal"), "answer", title, caption, frame, columns, about=runs.about)
     lines = gathered([*notes, *power(least_of)])
     return [replace(table, best=frozenset(best), alike=frozenset(alike), notes=lines)]
 
 
 LEAVING_CAPTION = (
-    "On test images, mean ± sample standard deviation over seeds; not tested. Area: mean accuracy over "
+    "On test {noun}s, mean ± sample standard deviation over seeds; not tested. Area: mean accuracy over "
     "all amounts of compute from the cheapest exit of any strategy to the plain network, one confidence "
     "threshold at all exits; where a strategy cannot spend so little, its cheapest setting counts. "
     "Best choice: leaving at the first exit that is right, and its share of the plain network's MACs; "
@@ -111,11 +112,10 @@ def leaving(runs: Runs) -> list[Table]:
             for k in runs.exits
         ),
     )
-    title = f"Where images leave: {runs.place}"
+    title = f"Where {runs.noun}s leave: {runs.place}"
+    caption = LEAVING_CAPTION.format(noun=runs.noun)
     frame = pd.DataFrame.from_dict(rows, orient="index")
-    return [
-        Table(runs.name("leaving"), "compute", title, LEAVING_CAPTION, frame, columns, about=runs.about)
-    ]
+    return [Table(runs.name("leaving"), "compute", title, caption, frame, columns, about=runs.about)]
 
 
 def regret(answers: NetAnswers) -> tuple[Bound, float]:

@@ -146,7 +146,7 @@ CAPTION = (
     "Student's t on paired differences over {over}; p "
     "adjusted after Holm within this table; intervals are simultaneous, 95 % (Bonferroni). "
     "Detectable: the smallest true difference that is found with a probability of 80 %. Seeds only: "
-    "p as if these test images were all there are. Values that come from the same weights are "
+    "p as if these test {kind}s were all there are. Values that come from the same weights are "
     "identical by construction, stand together as a = b, and are never tested against each other."
 )
 
@@ -156,10 +156,10 @@ def pairs(runs: Runs, measure: Measure = MEASURES["accuracy-test"]) -> list[Tabl
     tables = []
     kind = "pairs" if measure.name == "accuracy-test" else f"pairs-{measure.name}"
     unit = f", in {measure.difference_unit}" if measure.difference_unit else ""
-    drawn = "seeds and test images, both taken as drawn at random"
+    drawn = f"{runs.tested_over}, both taken as drawn at random"
     drawn = drawn if runs.over_images(measure) else "seeds"
     more = "more accurate" if kind == "pairs" else "higher"
-    caption = CAPTION.format(unit=unit, more=more, over=drawn)
+    caption = CAPTION.format(unit=unit, more=more, over=drawn, kind=runs.noun)
     for exit in (None, *runs.exits) if measure.per_exit else (None,):
         analysis = runs.analysis(measure, exit)
         if analysis is None or len(analysis.means) < 2:

@@ -26,7 +26,7 @@ CAPTION = (
     "p < 0.05; what has no mark differs significantly from the best, or could not be tested (see the "
     "notes). Time of training: as written, each phase in full, as the paper runs it{estimated}; as "
     "executed, all that the trial reads; added, what no trial before it in its study reads. The CSV "
-    "also has accuracy and compute (share of the plain network's MACs) where images leave at the first "
+    "also has accuracy and compute (share of the plain network's MACs) where {noun}s leave at the first "
     "exit whose confidence (softmax) is at least t."
 )
 
@@ -63,7 +63,7 @@ def main(runs: Runs) -> list[Table]:
     spared = "the MACs that sharing and caching spared, which may take half or twice as long"
     words = f", here an estimate from {spared}" if estimated else ""
     title = f"Accuracy, compute and time: {runs.place}"
-    caption = CAPTION.format(estimated=words, over=runs.tested_over)
+    caption = CAPTION.format(estimated=words, over=runs.tested_over, noun=runs.noun)
     frame, columns = pd.DataFrame.from_dict(rows, orient="index"), _columns(runs.exits, estimated)
     if runs.several:
         caption = caption.replace("(softmax)", "in the least sure label")
