@@ -504,6 +504,7 @@ def test_forms_bring_one_file_or_several(leaving: Path, pictures: list[np.ndarra
         lines = get(port, "/metrics")[1].splitlines()
         assert "offramp_taken 0.0" in lines
         assert sum(float(each.split()[1]) for each in lines if "offramp_answers_total{" in each) == 16
+        assert "offramp_request_seconds_count 4.0" in lines  # a form of seven is one request
 
 
 @pytest.mark.parametrize("charset", ["utf-7", "unicode_escape", "punycode"])

@@ -85,7 +85,10 @@ class ServeMetrics:
             "offramp_compute_share", "MACs of an image against the network without early exits", **more
         )
         self.seconds = Histogram(
-            "offramp_request_seconds", "From the request to its answer", buckets=SECONDS, **more
+            "offramp_request_seconds",
+            "From a request with images to all its answers",
+            buckets=SECONDS,
+            **more,
         )
         self.batches = Histogram(
             "offramp_batch_images", "Images that an image was answered with", buckets=IMAGES, **more
@@ -94,10 +97,9 @@ class ServeMetrics:
         for exit in exits:
             self.answers.labels(exit)
 
-    def answered(self, answer: Answer, seconds: float) -> None:
+    def answered(self, answer: Answer) -> None:
         self.answers.labels(answer.exit).inc()
         self.compute.observe(answer.compute)
-        self.seconds.observe(seconds)
         self.batches.observe(answer.batch)
 
 
@@ -338,9 +340,10 @@ class _Service:
             self._taken -= count
             self._metrics.taken.dec()
         spent = time.perf_counter() - began
+        self._metrics.seconds.observe(spent)
         rows = []
         for upload, pixels, answer in zip(uploads, images, answers, strict=True):
-            self._metrics.answered(answer, spent)
+            self._metrics.answered(answer)
             self._see(answer, pixels)
             file = {} if upload.name is None else {"file": upload.name}
             rows.append({**file, **self._fields(answer, top), "milliseconds": 1000 * spent})
