@@ -311,6 +311,12 @@ def test_a_class_that_is_hurt_is_seen() -> None:
     assert worst.name == "class 0" and worst.loss.low > 0.5
 
 
+def test_targets_in_words() -> None:
+    assert Target("max-mean-macs", 450_000).words == "max mean MACs 450,000"
+    assert Target("max-mean-latency", 5e-3).words == "max mean latency 5 ms"
+    assert Target("risk", 0.01, 0.95).words == "risk 0.01"
+
+
 def test_limits_by_keyword() -> None:
     assert target(100, max_accuracy_loss=0.01, risk=None) == Target("max-accuracy-loss", 0.01)
     assert target(100, max_mean_latency=5e-3) == Target("max-mean-latency", 5e-3)

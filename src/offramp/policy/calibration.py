@@ -50,8 +50,10 @@ class Target:
 
     @property
     def words(self) -> str:
-        """The limit and its value in words, as `max mean latency 5 ms`."""
-        return f"{words(self.kind)} {LIMITS[self.kind].unit.write(self.value)}"
+        """The limit and its value in words, as `max mean latency 5 ms` and `max mean MACs 450,000`."""
+        name = words(self.kind)
+        value = LIMITS[self.kind].unit.write(self.value)
+        return f"{name} {value.removesuffix(f' {name.split()[-1]}')}"  # of MACs, once
 
 
 class Chosen(BaseModel):
