@@ -11,11 +11,13 @@ import pytest
 from altair.utils.schemapi import validate_jsonschema
 from altair.vegalite.v6.schema.core import load_schema
 from command import Cli, call, refused
+from command import refusal as refusal_line
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
 import offramp
 from offramp.api.deploy.stress import StressReport
+from offramp.bundle.folder import seal
 from offramp.data.images.corruptions import CORRUPTIONS
 from offramp.infer import stress
 from offramp.policy.policy import Policy
@@ -145,6 +147,20 @@ def test_a_policy_that_decides_nothing_is_not_attacked(
     assert {row["kind"] for row in found["rows"]} == {"test", "corruption"}
     assert all(row["early"]["value"] == early for row in found["rows"])
     assert [found["notes"][0], found["conclusions"][0]] == snapshot
+
+
+def test_a_bundle_has_its_policy(run: Cli, snapshot: SnapshotAssertion) -> None:
+    words = ("--no-check", "--no-measure", "--anyway", "--out", "bundle")
+    assert call("export", "joint", "--policy", "policy.json", *words).code == 0
+    quick = ("--images", 20, "--attack-steps", 1, "--json")
+    of_trial = run("--policy", "policy.json", *quick)
+    assert call("benchmark", "bundle", "--stress", *quick).out == of_trial.out
+    refused(call("benchmark", "bundle", "--stress", "--policy", "policy.json"), "leave --policy out")
+    layout = Path("bundle/stages.json")
+    layout.write_text(layout.read_text().replace("float32", "int8"))
+    seal(Path("bundle"))
+    refused_lines = call("benchmark", "bundle", "--stress"), run()
+    assert [refusal_line(each) for each in refused_lines] == snapshot
 
 
 def test_mistakes_are_named(run: Cli, snapshot: SnapshotAssertion) -> None:

@@ -184,7 +184,7 @@ def predict(
     return FileAnswers(runner.name, out, rows, damaged, runner.unreliable, interrupted, runner.exits)
 
 
-def check_bundle_options(policy: Path | None, device: torch.device | str | None) -> None:
+def check_bundle_options(policy: Any, device: torch.device | str | None = None) -> None:
     """Raises OfframpError for options that a bundle does not take."""
     if policy is not None:
         raise OfframpError("a bundle carries its policy; leave `policy` out")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.answer import answer
+from offramp.api.deploy.predict import check_bundle_options
 from offramp.api.opening import opened, trusted
 from offramp.api.options import (
     RUNS,
@@ -15,8 +16,8 @@ from offramp.api.options import (
     DataRoot,
     Device,
     FastStepWatcher,
+    NetworkPlace,
     StorePlace,
-    TrialName,
     TrustCode,
 )
 from offramp.api.reporter import finished
@@ -77,15 +78,15 @@ class StressReport:
 
 
 TrialPolicy = Annotated[
-    "Policy | Path | str", CommandOption("FILE", parse=lambda text, _: Path(text), needed=True)
+    "Policy | Path | str | None", CommandOption("FILE", parse=lambda text, _: Path(text))
 ]
 
 
 def stress(
-    trial: TrialName,
+    network: NetworkPlace,
     store: StorePlace = RUNS,
     *,
-    policy: TrialPolicy,
+    policy: TrialPolicy = None,
     foreign: Annotated[Sequence[Path | str], CommandOption("IMAGES")] = (),
     images: Annotated[int, CommandOption("N", least=1)] = 1000,
     attack_size: Annotated[float, CommandOption("LEVELS", least=0, most=255)] = 8.0,
@@ -97,19 +98,20 @@ def stress(
     trust_code: TrustCode = None,
     watch: FastStepWatcher = None,
 ) -> StressReport:
-    """Try a trial's policy on images that are not like those it was calibrated on.
+    """Try a policy on images that are not like those it was calibrated on.
 
     Thresholds decide where an image leaves, and they were chosen on images like those of training. What
     happens on others? Three things are tried: test images with noise, blur, less contrast, more light
     and JPEG's losses, each at five strengths; images of no class; and test images with small changes
     that keep them from leaving (DeepSloth). Each has its accuracy, compute, and share of images by exit.
 
-    Below the table stands what may be concluded. The same seed gives the same bits on one machine.
+    Below the table stands what may be concluded. The same seed gives the same bits on one machine. Of a
+    bundle its trial is tried, which the store has.
 
     Args:
-        trial: A trial's id, its beginning or its ending.
+        network: A trial's id, or the folder of a bundle in float32.
         store: The store: a folder, or s3://BUCKET/NAME.
-        policy: The policy of offramp calibrate for this trial, or its file.
+        policy: The policy of offramp calibrate for this trial, or its file. A bundle has its own.
         foreign: Images that show none of the classes: files, or folders of them. Repeatable. They are
             made to the size that the network takes.
         images: Take at most N test images, and N of no class, evenly spread.
@@ -123,28 +125,50 @@ def stress(
         watch: Called with each step.
 
     Raises:
-        OfframpError: There is no such trial, the policy is of another one, or the trial's images cannot
-            be read as pixels.
+        OfframpError: There is no such trial, its policy is missing or of another one, the bundle is in
+            int8, or the trial's images cannot be read as pixels.
 
     On the command line:
         offramp benchmark two-stage-resnet18 --policy policy.json --stress
         offramp benchmark two-stage-resnet18 --policy policy.json --stress \\
           --foreign photos/ --figure stress.svg
+        offramp benchmark bundle/ --stress
     """
     from offramp import device as devices
     from offramp.api.chart import check_file, saved
+    from offramp.infer import image_files
     from offramp.infer.stress import StressOptions, of_trial
     from offramp.report.figures.stress import stress_figure
 
     if figure is not None:
         check_file(figure)
+    if image_files.is_bundle(network):
+        check_bundle_options(policy)
+        policy = bundle_policy(Path(network))
+        network = policy.calibration.trial
+    if policy is None:
+        raise OfframpError("give `policy`, which offramp calibrate writes for this trial")
     source = opened(store)
-    code_runs = trusted(source, source.find_trial(trial), trust_code, data=True)
+    code_runs = trusted(source, source.find_trial(network), trust_code, data=True)
     root = None if data_root is None else str(data_root)
     files = tuple(map(Path, foreign))
     options = StressOptions(images, files, attack_size, attack_steps, seed, root, code_runs)
-    measured = finished(of_trial(source, trial, policy, devices.chosen(device), options), watch)
+    measured = finished(of_trial(source, network, policy, devices.chosen(device), options), watch)
     if figure is None:
         return StressReport(measured)
     drawn = stress_figure(measured.rows, measured.plain_macs, measured.trial)
     return StressReport(measured, *saved(drawn, figure))
+
+
+def bundle_policy(folder: Path) -> Policy:
+    """The policy of a bundle, whose trial it is to be tried on. Raises OfframpError for one in int8,
+    whose thresholds are for other logits than the trial has."""
+    from offramp.bundle.folder import opened as opened_bundle
+    from offramp.policy.policy import Policy
+
+    if opened_bundle(folder, pictures=False).precision != "float32":
+        raise OfframpError(
+            f"{folder} is in int8, and its trial, which is tried here, in float32; name the trial, and "
+            "the `policy` that the bundle was exported with"
+        )
+    return Policy.load(folder / "policy.json")
