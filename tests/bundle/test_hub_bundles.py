@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from bundle_kit import bundle_refusal, edited, noise
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
+import offramp
 from fake_hub import TOKEN, Hub, serving
 from offramp.bundle import hub
 from offramp.bundle.card import markdown
@@ -45,6 +47,12 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
         yield server
+
+
+def test_what_fetches_a_bundle_needs_no_torch() -> None:
+    code = "import sys, offramp.bundle.hub; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def front(text: str) -> dict[str, object]:
@@ -195,6 +203,7 @@ def test_mistakes_are_a_line(
     refuses("hf:me/other", hub.local, "hf:me/other")
     monkeypatch.setenv("HF_TOKEN", "another")
     refuses("to me/digits", hub.push, leaving, "me/digits", "mit")
+    assert refusal(offramp.export, str(leaving), out=tmp_path / "b", policy="p.json") == snapshot
 
 
 def test_a_dry_run_shows_all_that_would_be_sent_and_sends_nothing(

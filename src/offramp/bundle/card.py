@@ -7,19 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 
-from offramp.bundle.parity import TOLERANCE, Likeness, Parity
 from offramp.escape import markdown as escape
 from offramp.policy.calibration import Chosen
 from offramp.policy.evaluate import Evaluation, LabelLoss
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval
 from offramp.store.manifest import Manifest
-from offramp.study.beside import Beside
-from offramp.study.trained import Trained
+
+if TYPE_CHECKING:  # these import torch, and whoever reads a card needs none
+    from offramp.bundle.parity import Likeness, Parity
+    from offramp.study.beside import Beside
+    from offramp.study.trained import Trained
 
 READERS = ("folder", "table")  # of any images: their names say nothing of the data
 INTENDED = (
@@ -164,8 +166,6 @@ class Card:
     def as_json(self) -> dict[str, Any]:
         """Types of JSON."""
         fields = asdict(self)
-        if self.check is not None:
-            fields["check"]["tolerance"] = TOLERANCE
         for rare in ("int8", "runtimes", "notes", "beside"):
             if not fields[rare]:
                 del fields[rare]

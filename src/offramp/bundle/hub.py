@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from offramp.bundle import folder as bundle
+from offramp.bundle.card import data_title
 from offramp.bundle.runtime import SUMS
 from offramp.errors import OfframpError, in_line
 from offramp.escape import markdown as escape
@@ -120,8 +121,6 @@ def prepare(
 ) -> tuple[str, ...]:
     """Put all that `push` would send into an empty folder, and send nothing; returns the files' names.
     Raises OfframpError for a damaged bundle, a name that is not a place, and an unknown license."""
-    from offramp.bundle.card import data_title  # which imports torch; what fetches a bundle needs none
-
     check_installed()
     place(name)
     if LICENSE.fullmatch(license) is None:

@@ -34,14 +34,16 @@ class Parity:
         images: How many were compared.
         what: Which they were.
         largest: Difference of a logit.
-        near: Images that leave elsewhere, or are answered otherwise, where a score is within `TOLERANCE`
-            of its threshold or two classes are as close.
+        near: Images that leave elsewhere, or are answered otherwise, where a score is within the
+            tolerance of its threshold or two classes are as close.
+        tolerance: What rounding may come to.
     """
 
     images: int
     what: str
     largest: float
     near: int
+    tolerance: float = TOLERANCE
 
 
 @refusing()

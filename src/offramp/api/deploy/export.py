@@ -107,8 +107,13 @@ def export(
     from offramp.bundle import web as pages
     from offramp.bundle.export import ExportOptions
     from offramp.bundle.export import export as bundled
+    from offramp.bundle.runtime import SUMS
     from offramp.policy.policy import Policy
 
+    if (Path(trial) / SUMS).is_file():
+        raise OfframpError(
+            f"{trial} is a bundle; to put it on the hub, give `hub`, and to make another, a trial's id"
+        )
     if policy is not None and to_measure:
         raise OfframpError(NO_POLICY)
     folder = Path(out)
