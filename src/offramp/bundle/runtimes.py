@@ -18,7 +18,7 @@ from torch.export import ExportedProgram
 
 from offramp.bundle.graphs import TracedStage, reason
 from offramp.bundle.triton import FOLDER, write_repository
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError
 from offramp.nets.cut.trace import quiet
 
 
@@ -151,7 +151,7 @@ def check_runtimes(names: Sequence[str], int8: bool) -> None:
     """
     for name in names:
         if name not in RUNTIMES:
-            raise OfframpError(f"no runtime is called '{name}'{nearest(name, RUNTIMES)}")
+            raise OfframpError(f"no runtime is called '{name}'; choose from {', '.join(RUNTIMES)}")
         runtime = RUNTIMES[name]
         if runtime.missing:
             remedy = runtime.remedy or f"pip install 'offramp[{name}]'"
