@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from operator import getitem
 from typing import Any, cast
 
 import torch
@@ -74,13 +75,19 @@ class ModeGraph:
 
     @cached_property
     def tensors(self) -> dict[str, fx.Node]:
-        """The operation that computed the tensor of each name, where that is one of images `[B,
-        ...]`."""
+        """The operation that computed the tensor of each name, where that is one of images `[B, ...]`;
+        the first tensor of a module that gives several, as `x` of `x, _ = self.gru(x)`."""
+        nodes = self.traced.named | {name: self._first(end) for name, end in self.traced.ends.items()}
         return {
             name: self.origin(node)
-            for name, node in self.traced.named.items()
+            for name, node in nodes.items()
             if self.facts[node].shape is not None and self.origin(node).op != "placeholder"
         }
+
+    def _first(self, end: fx.Node) -> fx.Node:
+        """What takes the first of several values; the operation itself where it gives one tensor."""
+        takes = (user for user in end.users if user.target is getitem and user.args[1] == 0)
+        return end if self.facts[end].tensor else next(takes, end)
 
     @cached_property
     def weights(self) -> dict[fx.Node, frozenset[str]]:
