@@ -211,6 +211,12 @@ def test_ids_beyond_the_vocabulary_are_told_before_anything_trains(
     ids[7, 1] = VOCABULARY
     assert refusal(offramp.fit, net, "joint", train=(ids, labels)) == snapshot
     assert refusal(offramp.adopt, net, calibration=(ids, labels)) == snapshot
+    assert (
+        refusal(offramp.predictor(net.eval(), offramp.Policy("fixed", (3,), (None,))), ids[:9])
+        == snapshot
+    )
+    with offramp.program(net, "joint")[0] as phase:
+        assert refusal(phase.module, ids[:9], labels[:9]) == snapshot
     ids[7, 1] -= 1
     assert not offramp.adopt(net, calibration=(ids, labels)).net.training
 

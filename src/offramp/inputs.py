@@ -31,6 +31,19 @@ def check_numbers(tensor: Tensor, what: str) -> None:
         raise OfframpError(f"{what} are a sparse tensor; give .to_dense()")
 
 
+def unknown_ids(ids: Tensor, error: IndexError) -> IndexError | OfframpError:
+    """What to raise for the error of a network on the CPU: of texts with ids that it has no weights for
+    a line that says so, else the error itself. ids: what it read. On a GPU such an id ends the process.
+    """
+    if ids.is_floating_point() or "index out of range" not in str(error):
+        return error
+    low, high = ids.aminmax()
+    return OfframpError(
+        f"ids of tokens go from {int(low)} to {int(high)}, and the network lacks weights for some: give "
+        "ids of its vocabulary, or the network a larger one"
+    )
+
+
 def check_shape(shape: Any) -> Shape:
     """The shape of one example, as a tuple. Raises OfframpError for what is none."""
     listed = isinstance(shape, Sequence) and not isinstance(shape, str) and len(shape) in (1, 3)

@@ -36,7 +36,7 @@ from offramp.engine.values import IMAGES, Point, Tensors, compute, end, sending_
 from offramp.engine.weights import ADDS
 from offramp.errors import OfframpError, OfframpWarning, kind_of
 from offramp.hashing import derive
-from offramp.inputs import check_numbers, is_text
+from offramp.inputs import check_numbers, is_text, unknown_ids
 from offramp.nets.foreign import MultiExit
 from offramp.nets.inside import NetworkParts
 from offramp.nets.network import ExitNetwork, inside, reshape
@@ -261,7 +261,7 @@ class PhaseModule(nn.Module):
             self._check_images(images)
         if labels is not None:  # before statistics move
             labels = check_labels(labels, len(images), self._body.net.classes, self._several)
-        mine = self._body.answers(self._phase, images)
+        mine = self._answers(images)
         outputs = {"logits": mine.logits, "features": mine.features}
         if self._teacher is not None:
             with torch.no_grad():
@@ -269,6 +269,14 @@ class PhaseModule(nn.Module):
             outputs |= {"teacher": theirs.logits, "teacher_features": theirs.features}
         outputs = {name: by_exit for name, by_exit in outputs.items() if by_exit}
         return outputs if labels is None else self.loss(outputs, labels)
+
+    def _answers(self, images: Tensor) -> ExitAnswers:
+        if torch.compiler.is_compiling():  # which cannot go on after a break inside of `try`
+            return self._body.answers(self._phase, images)
+        try:
+            return self._body.answers(self._phase, images)
+        except IndexError as error:
+            raise unknown_ids(images, error) from None
 
     def loss(self, outputs: LossInputs, labels: Tensor) -> Tensor:
         """The loss of what the module returned for images without labels.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError, kind_of
-from offramp.inputs import is_text
+from offramp.inputs import is_text, unknown_ids
 from offramp.nets.network import ExitNetwork, inside
 from offramp.policy import scoring
 from offramp.policy.policy import Policy, check_carry, check_classes
@@ -139,13 +139,15 @@ class Predictor:
 
         Raises:
             OfframpError: The images have another shape, or a type or device that the network does not
-                take, or the network was put in train mode since.
+                take, or texts have ids that it does not know, or it was put in train mode since.
         """
         self._check(images)
         if forced is None:
             check_finite(images)
         try:
             return self._answered(images, forced)
+        except IndexError as error:
+            raise unknown_ids(images, error) from None
         except RuntimeError as error:  # not before: some networks, and autocast, take other types
             types = (images.device,) if is_text(self._net.input_shape) else (images.device, images.dtype)
             if types == (self._numbers.device, self._dtype)[: len(types)]:

@@ -22,7 +22,7 @@ from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
-from offramp.inputs import Shape, is_text
+from offramp.inputs import Shape, is_text, unknown_ids
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.lookup import fitting_stem, small_map_warning
 from offramp.nets.cut.spread import is_chain
@@ -326,11 +326,8 @@ def check_vocabulary(net: ExitNetwork, data: Data) -> None:
     try:
         with torch.no_grad():
             alone(text[None])
-    except IndexError:
-        raise OfframpError(
-            f"ids of tokens go up to {int(text.max())}, and the network knows fewer: give ids of its "
-            "vocabulary, or the network a larger one"
-        ) from None
+    except IndexError as error:
+        raise unknown_ids(text, error) from None
 
 
 def numerics_for(study: Study, net: ExitNetwork, device: torch.device) -> Numerics:
