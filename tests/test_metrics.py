@@ -41,6 +41,11 @@ def test_accuracy_by_exit() -> None:
     assert accuracy(FOUR, OF_FOUR).tolist() == [0.5, 1.0]
 
 
+def test_of_no_number_nothing_is_right() -> None:
+    logits = np.full((4, 1, 3), np.nan)
+    assert accuracy(logits, np.zeros(4, int)) == accuracy(logits, np.zeros((4, 3), int)) == 0
+
+
 def test_cross_entropy_by_exit() -> None:
     by_hand = [-np.log([0.9, 0.4, 0.8, 0.45]).mean(), -np.log([0.8, 0.7, 0.9, 0.7]).mean()]
     np.testing.assert_allclose(cross_entropy(FOUR, OF_FOUR), by_hand)

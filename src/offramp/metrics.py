@@ -86,9 +86,10 @@ def uneven(labels: Labels, classes: int) -> bool:
 
 
 def hits(logits: Floats, labels: Labels) -> Floats:
-    """Whether each exit is right about each image, 0 or 1. logits: [N, E, C]; returns [N, E]."""
+    """Whether each exit is right about each image, 0 or 1; of NaN it is about none, whose argmax is the
+    first class. logits: [N, E, C]; returns [N, E]."""
     answers = logits > 0 if several(labels) else logits.argmax(axis=2)
-    return np.asarray(alike(answers, labels), dtype=float)
+    return np.asarray(alike(answers, labels) & ~np.isnan(logits).any(axis=2), dtype=float)
 
 
 def accuracy(logits: Floats, labels: Labels) -> Floats:

@@ -362,8 +362,11 @@ def test_trials_that_cannot_be_calibrated(run: Cli, store: Store, snapshot: Snap
     same = changed(manifest, data=data)
     seen = manifest.data.model_copy(update={"calibration": manifest.data.train})
     known = changed(manifest, data=seen)
+    strange = arrays["test"].copy()
+    strange[3] = np.nan  # whose largest would be the first class
     cases = (
         (manifest, without),
+        (manifest, arrays | {"test": strange}),
         (manifest, arrays | {"calibration": arrays["calibration"][:0]}),
         (manifest, arrays | {"test": arrays["test"][:, :2]}),
         (same, arrays),

@@ -134,8 +134,8 @@ def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
         trust_code: See `blank_network`.
 
     Raises:
-        OfframpError: When there is not one, when it lacks logits, or when two of its splits are the same
-            images.
+        OfframpError: When there is not one, when it lacks logits or an exit answers NaN, or when two of
+            its splits are the same images.
     """
     trial = store.find_trial(prefix)
     manifest, arrays = store.read_trial(trial), store.trial_logits(trial)
@@ -362,7 +362,8 @@ def _costs(costs: Sequence[float] | Costs, exits: int) -> Costs:
 
 
 def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str, np.ndarray]) -> Trained:
-    """Raises OfframpError when it lacks logits, or when two of its splits are the same images."""
+    """Raises OfframpError when it lacks logits or has NaN among them, or when two of its splits are the
+    same images."""
     splits: Any = {name: _rows(trial, name, manifest, arrays) for name in HELD_OUT}
     for split, other in combinations(SPLITS, 2):
         if manifest.data.splits[split] == manifest.data.splits[other]:
@@ -514,10 +515,13 @@ def policy_of(trained: Trained, calibrated: Calibrated) -> Policy:
 
 def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
     """The trial with other logits, as quantized stages give them, for the images of each split. What
-    heads have learned to add of the answer before is in them; a share of it is not."""
+    heads have learned to add of the answer before is in them; a share of it is not. Raises OfframpError
+    for NaN."""
     carry = trained.costs.carry
     share = 0.0 if isinstance(carry, str) else carry
     answers = {name: all_carried(logits[name], share) for name in HELD_OUT}
+    for name, by_exit in answers.items():
+        check_numbers(name, by_exit, trained.exits)
     rows: Any = {name: SplitLogits(answers[name], getattr(trained, name).labels) for name in HELD_OUT}
     return replace(trained, **rows)
 
@@ -576,4 +580,5 @@ def _rows(trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.nd
             f"the {split} logits of trial {trial} have shape {logits.shape} instead of {shape}; "
             "train it again with this offramp"
         )
+    check_numbers(split, logits, manifest.exits)
     return SplitLogits(logits, labels)
