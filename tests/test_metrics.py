@@ -44,6 +44,9 @@ def test_accuracy_by_exit() -> None:
 def test_of_no_number_nothing_is_right() -> None:
     logits = np.full((4, 1, 3), np.nan)
     assert accuracy(logits, np.zeros(4, int)) == accuracy(logits, np.zeros((4, 3), int)) == 0
+    logits[:3] = 0
+    told = of_logits(logits, np.array([0, 1, 2, 0]), uneven=True)
+    assert told["accuracy"] == (0.25,) and told["auroc"] == told["f1"] == (None,)
 
 
 def test_cross_entropy_by_exit() -> None:

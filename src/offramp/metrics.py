@@ -208,8 +208,10 @@ def _of_labels(logits: Floats, labels: Labels, score: Callable[..., Any], negati
 
 
 def _by_exit(logits: Floats, score: Callable[[Floats], float]) -> Floats:
+    """NaN for an exit that answers NaN or infinity, of which scikit-learn makes nothing."""
     exits = logits.astype(np.float64).swapaxes(0, 1)
-    return np.array([score(exit) for exit in exits])
+    untold = (np.isnan(exits) | (exits == np.inf)).any(axis=(1, 2))
+    return np.array([np.nan if u else score(x) for x, u in zip(exits, untold, strict=True)])
 
 
 METRICS: Mapping[str, Metric] = {
