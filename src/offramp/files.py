@@ -105,6 +105,13 @@ def writing(path: Path) -> Iterator[None]:
         raise
 
 
+def check_writable(path: Path) -> None:
+    """Raises Unwritable now, before the work, where its result could not be written to `path`."""
+    with writing(path):
+        folder = next(place for place in path.absolute().parents if place.exists())
+        tempfile.TemporaryFile(dir=folder).close()
+
+
 def _used_up(path: Path, number: int) -> str:
     """What is used up."""
     if number == errno.EDQUOT:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from offramp.bundle.runtime import SUMS, Bundle, BundleError
 from offramp.errors import OfframpError
-from offramp.files import DOCUMENT, folder_at, is_litter, read_regular
+from offramp.files import DOCUMENT, check_writable, folder_at, is_litter, read_regular
 from offramp.hashing import file_digest
 
 if TYPE_CHECKING:
@@ -68,12 +68,13 @@ def check_place(
     parts: Sequence[str] = ("stages.json", "policy.json", *SOURCES),
 ) -> None:
     """Check that a bundle, or the page of one, can be written to `out`. Raises OfframpError for a file,
-    a link, a folder with something else in it, or without `force` another bundle. parts: files that tell
-    one."""
+    a link, a folder with something else in it, one in which nothing can be written, or without `force`
+    another bundle. parts: files that tell one."""
     if out.is_symlink():
         raise OfframpError(f"{out} is a link, which a {kind} would replace; choose a folder")
     if out.exists() and not out.is_dir():
         raise OfframpError(f"{out} is a file; choose a folder for the {kind}")
+    check_writable(out)
     if not out.exists() or all(map(is_litter, out.iterdir())):
         return
     foreign = _foreign(out, parts)

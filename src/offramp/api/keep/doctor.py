@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from offramp.api.answer import answer
 from offramp.api.options import CommandOption, Device, StepWatcher
 from offramp.errors import OfframpError
-from offramp.files import writing
+from offramp.files import check_writable
 from offramp.process import keep_freed_memory
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, size
@@ -149,7 +148,7 @@ def tune(
 
     chosen = devices.chosen(device)
     path = profiles.place(name, out)
-    _check_writable(path)
+    check_writable(path)  # before minutes of measuring
     busy = busy_cores()
     if busy > BUSY and not anyway:
         raise OfframpError(
@@ -388,13 +387,6 @@ def _cluster() -> list[Finding]:
     remedy = "anyone who reaches it can run anything there: set RAY_AUTH_MODE=token on all its machines"
     here = f"{address} (RAY_ADDRESS), {'with a token' if safe else 'without a token'}"
     return [ray, Finding("cluster", here, "" if safe else remedy)]
-
-
-def _check_writable(path: Path) -> None:
-    """Now, not after minutes of measuring."""
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def machine(device: torch.device) -> str:

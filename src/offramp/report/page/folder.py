@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from offramp.errors import OfframpError
 from offramp.escape import printable
-from offramp.files import RECORDS, folder_at, is_litter, read_regular, writing
+from offramp.files import RECORDS, check_writable, folder_at, is_litter, read_regular, writing
 from offramp.report import figures, tables
 from offramp.report.advice import answer, headline, listed, of_epochs
 from offramp.report.claims import claims_table
@@ -82,9 +82,11 @@ SHORT = 160  # characters of a caption that are always shown
 
 
 def check(out: Path) -> None:
-    """Raises OfframpError where a report must not go: what is there is not, or not only, a report."""
+    """Raises OfframpError where a report must not go: what is there is not, or not only, a report, or
+    nothing can be written."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise OfframpError(f"{out} is not a folder; choose another --out")
+    check_writable(out)
     if not out.exists():
         return
     paths = [path for path in out.rglob("*") if path.is_symlink() or not path.is_dir()]
