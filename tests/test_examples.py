@@ -1,4 +1,5 @@
-"""Every example that a public name's docstring shows runs as it stands, and so does README's."""
+"""Every example that a public name's docstring shows runs as it stands, and so does README's. The page
+on prediction makes the images that it answers."""
 
 from __future__ import annotations
 
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import offramp
 from longer import long_where
 from offramp import OfframpError
+from offramp.data.sources.digits import digits
 
 ROOT = Path(__file__).parents[1]
 SHOWN = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -118,3 +121,15 @@ def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(blocks[1].splitlines()) <= 20
     exec(blocks[1], names)
     assert names["phase"].state == "left" and torch.isfinite(names["loss"])
+
+
+def test_the_page_on_prediction_makes_the_images_that_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/prediction.md").read_text(), flags=re.S)
+    exec(block, {})
+    raw = digits()
+    ours = {bytes(image.numpy()) for split in (raw.train, raw.test) for image in split.images}
+    made = [Image.open(file).tobytes() for file in tmp_path.glob("digits/*.png")]
+    assert len(made) == 100 and set(made) <= ours
