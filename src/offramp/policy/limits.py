@@ -161,7 +161,7 @@ class Limits(TypedDict, total=False):
     """What may be asked of a policy, by keyword: exactly one limit.
 
     A value is a number, or a text such as "1%", "2M" or "5ms"; None counts as not given. A time is in
-    seconds. `confidence`, `on_average` and `without_labels` go with `risk`.
+    seconds. `confidence` and `on_average` go with a guarantee, `without_labels` with `risk`.
 
     Example:
         >>> limits: offramp.Limits = {"risk": 0.1, "confidence": 0.9}
@@ -303,9 +303,9 @@ class Limits(TypedDict, total=False):
     ]
     confidence: Annotated[
         float | str | None,
-        Companion("With --risk: how sure the guarantee is.  [default: 0.95]", metavar="SHARE"),
+        Companion("Of a guarantee: how sure it is.  [default: 0.95]", metavar="SHARE"),
     ]
-    on_average: Annotated[bool, Companion("With --risk: guarantee it on average only.")]
+    on_average: Annotated[bool, Companion("Of a guarantee: it holds on average only.")]
     without_labels: Annotated[
         bool, Companion("Count any answer other than the full network's as wrong.")
     ]
