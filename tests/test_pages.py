@@ -118,8 +118,8 @@ def is_known(line: str) -> bool:
 
 
 def parameters(command: Any) -> Any:
-    """Arguments and options, which commands make when they are asked for them."""
-    return command.get_params(click.Context(command))
+    """Arguments and options, which commands make when they are first asked, and keep."""
+    return command.get_params(click.Context(command, help_option_names=["-h", "--help"]))
 
 
 def called(line: str) -> tuple[Any, list[str]]:
