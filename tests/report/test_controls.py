@@ -21,7 +21,7 @@ from offramp.report.advice import answer, beside_plain, headline
 from offramp.report.claims import read
 from offramp.report.controls import COIN
 from offramp.report.evidence import Evidence, gather, of_strategies
-from offramp.report.figures.compute import accuracy_compute, static_frontier
+from offramp.report.figures.compute import BAR, FRONT, RING, accuracy_compute, static_frontier
 from offramp.report.runs import Runs
 from offramp.report.tables.compute import equal
 from offramp.report.tables.main import main
@@ -288,6 +288,15 @@ def test_tables_and_the_figure_have_them() -> None:
     assert "static frontier" in figure.caption
     (usual,) = accuracy_compute(runs_of([t for t in planted(1.0) if t.width is None]))
     assert "static frontier" not in usual.caption and "plain networks" not in str(usual.spec)
+
+
+def test_the_legend_shows_plain_networks_as_rings_and_cascades_as_lines() -> None:
+    """As they are drawn: a filled circle is the baseline's mark, and a cascade has no marks."""
+    (figure,) = accuracy_compute(runs_of(planted(1.0)))
+    scale = figure.spec["layer"][0]["encoding"]["shape"]["scale"]
+    symbols = dict(zip(scale["domain"], scale["range"], strict=True))
+    assert (symbols["baseline"], symbols[COIN]) == ("circle", RING)
+    assert symbols["width small then baseline"] == symbols[FRONT] == BAR
 
 
 def test_the_name_of_a_ring_at_the_bottom_stands_above_it() -> None:

@@ -36,7 +36,9 @@ from offramp.report.runs import Runs
 
 HEIGHT = 300
 FRONT = "Pareto front"
-BAR = "M-1.4,-0.35L1.4,-0.35L1.4,0.35L-1.4,0.35Z"  # its symbol
+# Symbols of a legend: of what is drawn as a line alone, and of plain networks.
+BAR = "M-1.4,-0.35L1.4,-0.35L1.4,0.35L-1.4,0.35Z"
+RING = "M-1,0A1,1,0,1,1,1,0A1,1,0,1,1,-1,0ZM-0.6,0A0.6,0.6,0,1,0,0.6,0A0.6,0.6,0,1,0,-0.6,0Z"
 COIN_POINTS = 33  # of a line that is straight in MACs, on an axis that is not
 PLAIN = "#111111"  # plain networks, as the baseline
 APART = 2  # pixels between the intervals of strategies whose exits take the same MACs
@@ -214,6 +216,8 @@ def _chart(
     x = number("macs", "MACs an image, % of the plain network", scale=scale, axis=axis)
     tooltip = (("macs", "MACs, %"), ("value", "test accuracy, %"))
     coin = [COIN] if len(networks) else []
+    pointless = [label for label in labels if label not in set(exits["strategy"])]
+    symbols = {FRONT: BAR} | dict.fromkeys(pointless, BAR) | dict.fromkeys(coin, RING)
     points = marks(
         exits[["strategy", "exit", "macs", "value"]],
         {"type": "point", "filled": True, "size": 46, "opacity": 1},
@@ -222,7 +226,7 @@ def _chart(
             "y": y,
             "color": _and_others(color(labels), {FRONT: GRAY} | dict.fromkeys(coin, PLAIN)),
         },
-        shape=_and_others(chart.shape(labels), {FRONT: BAR} | dict.fromkeys(coin, "circle")),
+        shape=_and_others(chart.shape(labels), symbols),
         tooltip=tips(("strategy", "strategy"), ("exit", "exit"), *tooltip),
     )
     lines = marks(
@@ -275,9 +279,9 @@ def _static(networks: pd.DataFrame, line: pd.DataFrame, axes: Json, tooltip: Any
 def _and_others(encoding: Json, looks: Mapping[str, str]) -> Json:
     """Strategies by color or shape, and in their legend what is no strategy, by its look."""
     scale = encoding["scale"]
-    domain = [*scale["domain"], *looks]
-    scale = {"domain": domain, "range": [*scale["range"], *looks.values()]}
-    return {**encoding, "scale": scale, "legend": chart.legend_of(domain, "circle")}
+    every = {**dict(zip(scale["domain"], scale["range"], strict=True)), **looks}
+    scale = {"domain": list(every), "range": list(every.values())}
+    return {**encoding, "scale": scale, "legend": chart.legend_of(every, "circle")}
 
 
 def _intervals(labels: list[str], exits: pd.DataFrame, ranges: Json) -> list[Json]:
