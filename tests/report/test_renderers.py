@@ -149,6 +149,8 @@ def test_deviation_follows_where_there_is_one() -> None:
     assert write(column, 0.5432, 0.0021) == "54.3 ±0.2"
     assert write(Column("x", "x", "number", 0, spread="sd"), 8.0, 0.452) == "8 ±0.5"
     assert write(Column("x", "x", "number", 0, spread="sd"), 8.0, 0.0) == "8 ±0"
+    # Too small for the column's digits, and so is its spread: both are scientific.
+    assert write(Column("x", "x", "number", 3, spread="sd"), 5.68e-5, 1.2e-5) == "5.68e−05 ±1.20e−05"
     assert write(column, 0.5432, math.nan) == "54.3"
     assert write(column, math.nan, 0.1) == "–"
 

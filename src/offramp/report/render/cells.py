@@ -82,7 +82,8 @@ def write(column: Column, value: Any, spread: Any = None, unit: float = 1.0) -> 
     text = _number(column, float(value), unit)
     if spread is None or missing(spread) or isinstance(spread, str):
         return text
-    if column.kind == "number" and 0 < float(spread) < 0.5 * 10**-column.digits:
+    small = column.kind == "number" and 0 < float(spread) < 0.5 * 10**-column.digits
+    if small and "e" not in text:
         return f"{text} ±{float(spread):.{column.digits + 1}f}"  # `8 ±0.5`, never `8 ±4.52e−01`
     return f"{text} ±{_number(column, float(spread), unit)}"
 
