@@ -17,7 +17,7 @@ from page_contents import NASTY, STRATEGIES, contents, numbers, write
 from PIL import Image
 
 from chromium import LOOKS, axe, blank
-from offramp.report.model import Column, Table
+from offramp.report.model import Column, RunDetail, Table
 
 DRAW_ALL = """
     const done = arguments[arguments.length - 1];
@@ -51,6 +51,7 @@ ADDRESS = "location.hash"
 BLANK_ON_PAPER = "window.print=()=>{window.blank=all('.chart:not(.drawn)').map(c=>c.dataset.spec)}"
 BEYOND_PLACE = "s.getBoundingClientRect().width-s.parentElement.closest('.chart').clientWidth"
 CHART_BEYOND_PLACE = f"Math.max(...all('.chart svg').map(s=>{BEYOND_PLACE}))"
+FIRST_NUMBER_FROM = "one('.first .wide td').getBoundingClientRect().left"
 FIRST_NUMBER_HEIGHT = "one('.first .wide th.n').offsetHeight"
 FIRST_TABLES_CUT = "all('.first .wide').filter(w=>w.scrollWidth>w.clientWidth)"
 FOCUS = "(e=>e.id||e.className||e.textContent.trim())(document.activeElement)"
@@ -135,6 +136,20 @@ def test_all_charts_are_drawn_nothing_scrolls_sideways_and_axe_finds_nothing_ser
     assert browser.get_log("browser") == []
     violations = axe(browser)
     assert violations == [], json.dumps(violations, indent=1)
+
+
+def test_long_paths_scroll_nothing_sideways(browser: Any, tmp_path: Path) -> None:
+    """A network, a data set and a strategy of a user's own are named by paths, which have no spaces."""
+    path = f"/{'a_long_folder/' * 6}file.py:function"
+    (main, *_) = contents().tables
+    frame = main.frame.replace({"strategy": {"joint": path}})
+    named = replace(main, title=path, frame=frame, about={"model": path, "data": path})
+    made = replace(contents(), tables=[named], how=[RunDetail("Networks and data", [path])])
+    list(write(made, numbers(), tmp_path / "page", (), 1))
+    show(browser, tmp_path / "page", 390)
+    browser.execute_async_script(DRAW_ALL)
+    assert js(browser, WIDTHS) == [390, 390]
+    assert js(browser, FIRST_NUMBER_FROM) < 390  # such a name leaves room for it
 
 
 def test_no_network_no_foreign_script(browser: Any, made_up: Path) -> None:
