@@ -307,6 +307,16 @@ def test_the_name_of_a_ring_at_the_bottom_stands_above_it() -> None:
         assert below == sides
 
 
+def test_a_name_that_ends_beyond_the_chart_stands_left_of_its_ring() -> None:
+    short = [replace(t, width=("w", 45)) if t.width else t for t in planted(1.0)]
+    long = [
+        replace(t, width=("a name of many words that go on", 45)) if t.width else t for t in planted(1.0)
+    ]
+    for trials, side in ((short, "left"), (long, "right")):
+        (figure,) = accuracy_compute(runs_of(trials))
+        assert re.findall(r"'type': 'text'[^}]*'align': '(\w+)'", str(figure.spec)) == [side]
+
+
 def test_packs_carry_them() -> None:
     whole = evidence(planted(1.0))
     ids, table = whole.packed

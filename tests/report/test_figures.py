@@ -36,7 +36,17 @@ from offramp.report.figures import (
     series,
     times,
 )
-from offramp.report.figures.chart import color, exit_color, legend_of, marks, short, spec, ticks, unit
+from offramp.report.figures.chart import (
+    WIDTH,
+    color,
+    exit_color,
+    legend_of,
+    marks,
+    short,
+    spec,
+    ticks,
+    unit,
+)
 from offramp.report.figures.chart import figure as only
 from offramp.report.figures.significance import edges, graphs, ring, significance
 from offramp.report.figures.times import speed_figure
@@ -75,6 +85,15 @@ def test_curves_are_drawn_with_the_numbers_of_the_table() -> None:
     accuracy = curves.by_exit(evidence(built).runs[0])[1]
     visible = with_columns(dict(accuracy.spec), "strategy", "step", "value", "low", "high")[0]
     assert visible[visible["strategy"] == "joint"]["value"].tolist() == [20, 40, 60]  # percent
+
+
+def test_epochs_are_whole_where_there_are_few() -> None:
+    for epochs in (1, 2, 3):
+        loss = {k: [float(k)] * epochs for k in (1, 2, 3)}
+        (figure, *_) = curves.by_exit(evidence([HandTrial("joint", 1, [Run("all", loss)])]).runs[0])
+        svg = str(vl_convert.vegalite_to_svg(text(themed(figure.spec)), vl_version="6.4"))
+        at = re.findall(r">([\d.]+)</text>", svg.rpartition("X-axis titled 'epochs")[2])
+        assert at and set(at) <= {"1", "2", "3"}
 
 
 def test_where_no_arrow_is_stands_what_would_have_been_found(
@@ -418,6 +437,17 @@ def test_strategies_that_read_the_same_phases_are_one_node() -> None:
         assert whole.runs[0].values(metric.measure)["source"].nunique() == 1
     figures = significance(whole.runs[0])
     assert "joint = separate" in text(figures[0].spec) and "identical" in figures[0].caption
+
+
+def test_long_names_are_cut_where_a_chart_writes_them() -> None:
+    """Whole, the names of nodes made a chart so wide that nothing in it could be read."""
+    path = f"/{'folder/' * 12}file.py:"
+    same = [Run("all", {k: [1.0] for k in (1, 2, 3)}, key="shared")]
+    whole = evidence([HandTrial(path + label, 1, same) for label in ("one", "two")])
+    for figure in (*significance(whole.runs[0]), curves.by_exit(whole.runs[0])[0]):
+        svg = str(vl_convert.vegalite_to_svg(text(themed(figure.spec)), vl_version="6.4"))
+        assert float(re.findall(r'width="([\d.]+)"', svg)[0]) < 2 * WIDTH
+        assert all("…" in name for name in re.findall(r">([^<>]*file.py:one[^<>]*)</text>", svg))
 
 
 def test_estimated_costs_have_no_arrows() -> None:

@@ -133,8 +133,13 @@ def coinciding(frame: pd.DataFrame) -> list[list[str]]:
 
 def hidden_text(what: str, groups: Sequence[Sequence[str]]) -> str:
     """What a chart says of strategies that hide each other; nothing where there are none."""
-    groups_text = "; ".join(" = ".join(same) for same in groups)
+    groups_text = "; ".join(alike_text(same) for same in groups)
     return f"{what}: {groups_text}" if groups_text else ""
+
+
+def alike_text(labels: Iterable[str]) -> str:
+    """Labels of one thing, each as a legend cuts it."""
+    return " = ".join(cut(label, ABOVE) for label in labels)
 
 
 def _texts(column: pd.Series) -> list[str]:

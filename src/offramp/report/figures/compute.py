@@ -15,6 +15,7 @@ from offramp.report.controls import COIN
 from offramp.report.figures import chart, series
 from offramp.report.figures.chart import (
     GRAY,
+    LETTER,
     WIDTH,
     Json,
     color,
@@ -34,7 +35,8 @@ from offramp.report.figures.series import counted
 from offramp.report.model import Figure
 from offramp.report.runs import Runs
 
-HEIGHT = 300
+PLOT, HEIGHT = WIDTH - 50, 300
+NAMED = 200  # pixels of a plain network's name, at most
 FRONT = "Pareto front"
 # Symbols of a legend: of what is drawn as a line alone, and of plain networks.
 BAR = "M-1.4,-0.35L1.4,-0.35L1.4,0.35L-1.4,0.35Z"
@@ -246,7 +248,7 @@ def _chart(
     spread = _intervals(labels, exits.dropna(subset=["low"]), ranges)
     static = _static(networks, line, {"x": x, "y": y}, tooltip) if coin else []
     layers = [points, *spread, *([lines] if len(curve) else []), highest, *static]
-    return panel(layers, WIDTH - 50, HEIGHT)
+    return panel(layers, PLOT, HEIGHT)
 
 
 def _heights(exits: pd.DataFrame, curve: pd.DataFrame) -> list[float]:
@@ -260,14 +262,21 @@ def _heights(exits: pd.DataFrame, curve: pd.DataFrame) -> list[float]:
 
 
 def _static(networks: pd.DataFrame, line: pd.DataFrame, axes: Json, tooltip: Any) -> list[Json]:
-    """Plain networks, each named, and the line of a coin between them."""
+    """Plain networks, each named, and the line of a coin between them. A name stands at the right of its
+    ring, or at the left in the right half where the chart ends before the name does."""
     ring = {"type": "point", "filled": False, "size": 80, "stroke": PLAIN, "strokeWidth": 1.8}
     dashed = {"type": "line", "stroke": PLAIN, "strokeWidth": 1.6, "strokeDash": [5, 3]}
-    name = {"type": "text", "align": "left", "dx": 5}
     bottom, top = axes["y"]["scale"]["domain"]
     named = networks[networks["macs"] < 100]
     low = named["value"] < bottom + 0.05 * (top - bottom)  # below such a ring is the axis
-    sides = [(named[~low], {**name, "dy": 13}), (named[low], {**name, "dy": -8})]
+    start, end = np.log(axes["x"]["scale"]["domain"])
+    at = PLOT * (np.log(named["macs"].astype(float)) - start) / (end - start)
+    ends = (at > PLOT / 2) & (at + 5 + LETTER * named["strategy"].str.len() > PLOT)
+    sides = [
+        (named[(low == lower) & (ends == left)], {"type": "text", "limit": NAMED, **align, "dy": dy})
+        for lower, dy in ((False, 13), (True, -8))
+        for left, align in ((False, {"align": "left", "dx": 5}), (True, {"align": "right", "dx": -5}))
+    ]
     order = {"field": "at", "type": "quantitative"}
     return [
         *([marks(line[["macs", "at", "value"]], dashed, **axes, order=order)] if len(line) else []),

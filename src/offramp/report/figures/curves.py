@@ -197,6 +197,7 @@ def _pair(
     """Train and validation beside each other, with one vertical axis."""
     visible = mine[mine["low"] > 0] if metric.log else mine
     low, high = visible["low"].min() * metric.factor, visible["high"].max() * metric.factor
+    whole = min(5, max(1, int(visible["step"].max()) - 1))  # more ticks would be between epochs
     panels = []
     for split in series.SPLITS:
         rows = visible[visible["split"] == split][["strategy", "step", "value", "low", "high"]].copy()
@@ -211,7 +212,7 @@ def _pair(
             "step",
             "epochs of the exit" if last else None,
             scale={"nice": False, "zero": False},
-            axis={"grid": False, "labels": last, "ticks": last, "tickCount": 5, "tickMinStep": 1},
+            axis={"grid": False, "labels": last, "ticks": last, "tickCount": whole, "tickMinStep": 1},
         )
         # The line comes first: Vega-Lite drops the legend of a layer after one without.
         line = marks(

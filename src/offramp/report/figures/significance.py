@@ -19,6 +19,7 @@ from offramp.report.figures.chart import (
     LETTER,
     WIDTH,
     Json,
+    alike_text,
     figure,
     marks,
     named,
@@ -184,7 +185,9 @@ def _graph(
     across: Json = {"scale": {"domain": [0, WIDTH], "nice": False}, "axis": None}
     down: Json = {"scale": {"domain": [height, 0], "nice": False, "zero": False}, "axis": None}
     x, y = number("x", **across), number("y", **down)
-    means = {m.group: f"{m.group} ({metric.factor * m.mean:.3g})" for m in order}
+    means = {
+        m.group: f"{alike_text(m.group.split(' = '))} ({metric.factor * m.mean:.3g})" for m in order
+    }
     rows = [(group.split(" = ")[0], text, *place[group]) for group, text in means.items()]
     nodes = pd.DataFrame(rows, columns=["first", "text", "x", "y"])
     # A label is aligned away from the middle, that of the topmost node to its right.
