@@ -50,6 +50,7 @@ SMALL = "digits-cnn"
 ADDRESS = "location.hash"
 BLANK_ON_PAPER = "window.print=()=>{window.blank=all('.chart:not(.drawn)').map(c=>c.dataset.spec)}"
 BEYOND_PLACE = "s.getBoundingClientRect().width-s.parentElement.closest('.chart').clientWidth"
+BREAKS_BELOW_TITLES = "all('.item > header, .fold > summary').map(e=>getComputedStyle(e).breakAfter)"
 CHART_BEYOND_PLACE = f"Math.max(...all('.chart svg').map(s=>{BEYOND_PLACE}))"
 FIRST_NUMBER_FROM = "one('.first .wide td').getBoundingClientRect().left"
 FIRST_NUMBER_HEIGHT = "one('.first .wide th.n').offsetHeight"
@@ -58,6 +59,7 @@ FOCUS = "(e=>e.id||e.className||e.textContent.trim())(document.activeElement)"
 FOCUS_RING = "getComputedStyle(document.activeElement).outlineStyle"
 GROUND = "getComputedStyle(document.body).backgroundColor"
 HIDDEN_PARTS = "['#main .item', '#main dl'].map(s=>all(s).length-seen(s).length).reduce((a,b)=>a+b)"
+LETTERS_OF_TABLE = "new Set(all('table, table *').map(e=>getComputedStyle(e).fontSize)).size"
 LINE = "svg path[aria-roledescription='line mark']"
 LINES = f'all(".chart").map(c=>c.querySelectorAll("{LINE}").length)'
 NAMELESS_FILTER = "one('select').id='other'"
@@ -264,6 +266,8 @@ def test_print_unfolds_everything(browser: Any, made_up: Path, scripts: bool) ->
         assert js(browser, HIDDEN_PARTS) > 8
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
         assert js(browser, HIDDEN_PARTS) == 0
+        assert js(browser, LETTERS_OF_TABLE) == 1  # a larger head took the room of its numbers
+        assert set(js(browser, BREAKS_BELOW_TITLES)) == {"avoid"}
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
