@@ -372,6 +372,13 @@ def runs(metrics: str) -> float:
     )
 
 
+LINES_OF_WINDOWS = """
+    return [...document.querySelectorAll("thead th")].slice(1, 4).map((head) => {
+      const text = document.createRange();
+      text.selectNodeContents(head);
+      return text.getClientRects().length;
+    });
+"""
 LOOKS = [(1400, "light"), (390, "dark"), *long((1400, "dark"), (390, "light"))]
 
 
@@ -401,6 +408,7 @@ def test_the_page_in_a_browser(
     assert axe(browser) == []
     page_width = browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]")
     assert page_width == [width, width]
+    assert browser.execute_script(LINES_OF_WINDOWS) == [1, 1, 1]  # `1 min` is read as one
     assert browser.get_log("browser") == []
 
 
