@@ -139,10 +139,13 @@ def f1(logits: Floats, labels: Labels) -> Floats:
 
 def auroc(logits: Floats, labels: Labels) -> Floats:
     """The area under the receiver operating characteristic: the chance that an image of a class scores
-    higher in it than one of another, ties counting half, 0 to 1 (0.5 by chance). Of class 1 where there
-    are two, scored by the difference of logits; else the mean over the classes that occur of each
-    against the rest, scored by softmax. Of several labels the mean over those that some images have and
-    some have not. NaN where the labels show one class only."""
+    higher in it than one of another, ties counting half, 0 to 1 (0.5 by chance).
+
+    Returns:
+        [E]. Of class 1 where there are two, scored by the difference of logits; else the mean over the
+        classes that occur of each against the rest, scored by softmax. Of several labels the mean over
+        those that some images have and some have not. NaN where the labels show one class only.
+    """
     from scipy.special import softmax
     from sklearn.metrics import roc_auc_score
 

@@ -317,9 +317,10 @@ def label_lines(card: Mapping[str, Any]) -> list[str]:
 def data_title(card: Mapping[str, Any]) -> str:
     """What a card, and a page, calls its data.
 
-    >>> data = {"name": "folder", "provenance": {"root": "pictures/photos"}}
-    >>> data_title({"data": data, "network": {"classes": 10}})
-    'photos'
+    Example:
+        >>> data = {"name": "folder", "provenance": {"root": "pictures/photos"}}
+        >>> data_title({"data": data, "network": {"classes": 10}})
+        'photos'
     """
     data, provenance = card["data"], card["data"].get("provenance", {})
     if title := (data.get("spec") or {}).get("title"):

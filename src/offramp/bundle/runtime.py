@@ -725,10 +725,17 @@ class Bundle:
 
 
 def check_operators(path: Path, listed: Collection[Path] | None = None) -> None:
-    """Check that a graph has operators of OPERATORS alone, and weights in itself or in listed files
-    (None: in any). Raises BundleError otherwise, and for a file that is no graph. It is read as Protocol
-    Buffers say: a model has a graph (field 7) and functions (25), a graph nodes (1), a node an operator
-    (4) and the set that it is of (7), a tensor the place of its numbers (13)."""
+    """Check that a graph has operators of OPERATORS alone, and weights in itself or in listed files. It
+    is read as Protocol Buffers say: a model has a graph (field 7) and functions (25), a graph nodes (1),
+    a node an operator (4) and the set that it is of (7), a tensor the place of its numbers (13).
+
+    Args:
+        path: Of the graph.
+        listed: Files that may have weights; None: any.
+
+    Raises:
+        BundleError: It has others, or the file is no graph.
+    """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             for count, (where, start, end) in enumerate(_parts(data, 0, len(data)), 1):
