@@ -39,8 +39,8 @@ Names = Annotated[
 Span = Annotated[tuple[int, int], BeforeValidator(_span), Field(strict=False)]
 COUNTED = {
     "classes": "{} classes",
-    "train": "{} training images",
-    "test": "{} test images",
+    "train": "{} training {noun}s",
+    "test": "{} test {noun}s",
     "size": "{} px",
     "channels": "{} channels",
     "epochs": "{} epochs",
@@ -131,11 +131,11 @@ class DataSet(Section):
             if number is None or not low <= number <= high:
                 here = "an unknown number of" if number is None else f"{number:,}"
                 range_text = f"{low:,}" if low == high else f"{low:,} to {high:,}"
-                fact_text = COUNTED[fact].format(here).replace("image", regime.noun)
+                fact_text = COUNTED[fact].format(here, noun=regime.noun)
                 off.append(
                     (
                         fact_text.removesuffix("s") if number == 1 else fact_text,
-                        COUNTED[fact].format(range_text),
+                        COUNTED[fact].format(range_text, noun="image"),
                     )
                 )
         if self.weights not in (None, regime.weights):

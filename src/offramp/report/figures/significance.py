@@ -139,7 +139,7 @@ def _figure(
         else ""
     )
     by_image = all(runs.over_images(metric.measure) for metric in metrics)
-    drawn = f"seeds and test {runs.noun}s, both taken as drawn at random" if by_image else "seeds"
+    drawn = f"{runs.tested_over}, both taken as drawn at random" if by_image else "seeds"
     caption = (
         "A → B: A is significantly better than B (adjusted p < 0.05), by the mean difference on the "
         f"arrow{crowd}. {_compared(metrics)}, "
