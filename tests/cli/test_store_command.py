@@ -80,6 +80,14 @@ def test_what_is_damaged_ends_with_1_and_is_named(studied: Cli) -> None:
     assert studied("store", "copy", "none", "copy").code == 2
 
 
+def test_a_store_without_a_finished_trial_is_not_packed(studied: Cli) -> None:
+    """A pack of nothing could not be read."""
+    for trial in Path("runs/trials").iterdir():
+        trial.rename(Path(trial.name))
+    answer = studied("store", "pack", "--out", "out")
+    assert answer.code == 2 and "runs holds no finished trial" in answer.err and not Path("out").exists()
+
+
 def test_gc_takes_what_no_trial_needs(studied: Cli) -> None:
     for trial in Path("runs/trials").glob("joint-*-s1-*"):
         trial.rename(Path(trial.name))

@@ -353,6 +353,14 @@ def open_all(paths: Sequence[Place], study: str | None = None) -> Evidence:
     return parts[0] if len(parts) == 1 else join(parts)
 
 
+def open_finished(paths: Sequence[Place], study: str | None = None) -> Evidence:
+    """As `open_all`. Raises OfframpError where no trial is finished, too."""
+    evidence = open_all(paths, study)
+    if not evidence.trials:
+        raise OfframpError(f"{', '.join(map(str, paths))} holds no finished trial; run a study first")
+    return evidence
+
+
 def join(parts: Sequence[Evidence]) -> Evidence:
     """Several as one. What is compared is chosen anew of all that was read, and so is what is
     missing."""

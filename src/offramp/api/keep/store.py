@@ -244,7 +244,7 @@ def pack(
     from offramp.report import evidence
     from offramp.store import pack as packs
 
-    results = evidence.open_all(places(stores), study)
+    results = evidence.open_finished(places(stores), study)
     if strategy:
         results = evidence.of_strategies(results, strategy)
     named = {trial.manifest.data.name for trial in results.trials}

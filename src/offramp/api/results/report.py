@@ -103,7 +103,7 @@ def write_report(
         offramp report runs/demo
         offramp report runs/a runs/b --out paper --format pdf
     """
-    from offramp.report.evidence import open_all
+    from offramp.report.evidence import open_finished
     from offramp.report.page import folder
     from offramp.report.page.folder import report as assembled
     from offramp.report.render.charts import PICTURES
@@ -114,9 +114,7 @@ def write_report(
     folder.check(out)  # before the work, not after it
     if watch is not None:
         watch("reading the runs")
-    evidence = open_all(sources, study)
-    if not evidence.trials:
-        raise OfframpError(f"{', '.join(map(str, sources))} holds no finished trial; run a study first")
+    evidence = open_finished(sources, study)
     contents = finished(assembled(evidence, out, kinds, workers or os.cpu_count() or 1, title), watch)
     return ReportPage(out / "index.html", time.monotonic() - began, contents, evidence)
 
