@@ -26,11 +26,7 @@ def headers(source: Path | bytes) -> dict[str, Header]:
 
 
 def read(source: Path | bytes, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """The arrays of an archive.
-
-    Args:
-        source: Its path, or its bytes.
-        names: Of the arrays to read, if they are in it; None reads all.
+    """The arrays of an archive. names: of the arrays to read, if they are in it; None reads all.
 
     Raises:
         ValueError: In one line without the file's name, for a damaged archive.

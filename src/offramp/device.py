@@ -57,11 +57,8 @@ def chosen(name: str | torch.device | None = None) -> torch.device:
 
 
 def elsewhere(name: str | None, usual: str) -> torch.device:
-    """A class of devices of other machines, which give each task one of theirs.
-
-    Args:
-        name: Such as `cuda`; without one, what OFFRAMP_DEVICE says, else `usual`.
-        usual: The class that they have.
+    """A class of devices of other machines, which give each task one of theirs: that of this name;
+    without one, what OFFRAMP_DEVICE says, else the usual one.
 
     Raises:
         OfframpError: For an unknown class of devices.

@@ -39,11 +39,7 @@ CACHE_VERSION = 2  # of the layout of every document in the cache folder
 
 
 def read_regular(path: Path, most: int) -> bytes:
-    """The bytes of a file that somebody else may have written.
-
-    Args:
-        path: Of the file.
-        most: Bytes that it may have.
+    """The bytes of a file that somebody else may have written. most: bytes that it may have.
 
     Raises:
         OSError: it cannot be read, is a pipe or a device, which may never end, or has more bytes.

@@ -54,12 +54,8 @@ def canonical(value: Any) -> str:
 
 
 def differing(first: Any, second: Any, lists: bool = True) -> dict[str, tuple[Any, Any]]:
-    """What of two JSON documents differs.
-
-    Args:
-        first: a document.
-        second: another.
-        lists: whether lists are compared item by item, or else each as a whole.
+    """What of two JSON documents differs. lists: whether they are compared item by item, or else each as
+    a whole.
 
     Returns:
         Both values by dotted name, `nothing` where a document has none.
@@ -151,12 +147,7 @@ def is_sealed(value: Any) -> bool:
 
 
 def is_sealed_text(data: bytes, document: Mapping[str, Any]) -> bool:
-    """Whether a document is what was sealed.
-
-    Args:
-        data: the bytes of its file.
-        document: the value in them.
-    """
+    """Whether a document is what was sealed. data: the bytes of its file."""
     # A file as `text` makes it is told by its bytes without the line of the seal: making the text anew
     # takes longer than all else that is done with a document. Laid out otherwise, it may still hold it.
     seal = document.get("seal")

@@ -68,18 +68,9 @@ def noise(
     like: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Examples that mean nothing: normal numbers for an image, ids 0 and 1 for a text.
-
-    A text begins with 1, as all of it cannot be padding.
-
-    Args:
-        shape: Of one.
-        count: How many.
-        like: Whose device, and type of floating point, they have.
-        generator: What draws them.
-
-    Returns:
-        [count, *shape].
+    """Examples that mean nothing, [count, *shape]: normal numbers for images, ids 0 and 1 for texts. A
+    text begins with 1, as all of it cannot be padding. like: whose device, and type of floating point,
+    they have.
 
     Example:
         >>> noise((4,), 2).shape

@@ -104,14 +104,8 @@ def fast(device: DeviceClass, cores: int, step_macs: float, tf32: bool, bfloat16
 
     A GPU that has TF32 uses it, as PyTorch's convolutions do by default; one that lacks it, and has
     bfloat16, that. A CPU keeps float32, as bfloat16 gains on some networks and halves the speed of
-    others.
-
-    Args:
-        device: Its class.
-        cores: That this process may use.
-        step_macs: Of a training step, which many threads only slow if it is small.
-        tf32: Whether the device has it.
-        bfloat16: Whether it computes in it, without emulation.
+    others. step_macs: of a training step, which many threads only slow if it is small; tf32, bfloat16:
+    whether the device has it, the latter without emulation.
 
     Example:
         >>> fast("cpu", 8, 1e9, False, False).threads, fast("cpu", 8, 1e6, False, False).threads

@@ -86,13 +86,8 @@ def read(text: str, kind: Quantity) -> float | None:
 
 
 def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:
-    """The quantity in a text, as `read` has it.
-
-    Args:
-        text: that a user wrote.
-        kind: of quantity.
-        name: of the option, for messages.
-        also: what else the option takes.
+    """The quantity in a text, as `read` has it. name: of the option, for messages; also: what else the
+    option takes.
 
     Raises:
         OfframpError: it is no such quantity.
@@ -104,12 +99,8 @@ def parse(text: str, kind: Quantity, name: str, also: str = "") -> float:
 
 
 def share(text: str, name: str, usual: float = 0.01) -> float:
-    """A share of 1 of a text, which may say it in percent; in what range is for the caller to say.
-
-    Args:
-        text: that a user wrote.
-        name: of the option, for messages.
-        usual: a share to name as an example.
+    """A share of 1 of a text, which may say it in percent; in what range is for the caller to say. name:
+    of the option, for messages; usual: a share to name as an example.
 
     Raises:
         OfframpError: it is no number.

@@ -19,10 +19,8 @@ JOINED = ("trial", "exit", "split", "metric", "phase", "epoch", "value", "source
 
 
 def joined(table: pd.DataFrame) -> pd.DataFrame:
-    """Every curve of a tidy table: an exit's epochs run on over the phases that trained it.
-
-    Args:
-        table: The tidy table. Phases of a trial stand in it in the order in which they ran.
+    """Every curve of a tidy table: an exit's epochs run on over the phases that trained it. Phases of a
+    trial stand in the table in the order in which they ran.
 
     Returns:
         Columns JOINED; epochs from 1 to the sum of the phases'. `train-eval` has values only at the best
@@ -48,12 +46,9 @@ def joined(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def overall(curves: pd.DataFrame) -> pd.DataFrame:
-    """The mean over exits of each trial, split and metric (columns trial, split, metric, epoch, value).
-
-    Args:
-        curves: Of `joined`.  An exit that has stopped is held at its last value. Of `train-eval`,
-            which is no curve, the result is empty.
-    """
+    """The mean over exits of each trial, split and metric (columns trial, split, metric, epoch, value)
+    of curves that `joined` made. An exit that has stopped is held at its last value. Of `train-eval`,
+    which is no curve, the result is empty."""
     keys = ["trial", "split", "metric"]
     rows = curves[curves["split"] != "train-eval"]
     wide = rows.set_index([*keys, "epoch", "exit"])["value"].unstack("exit").sort_index()

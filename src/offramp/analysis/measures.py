@@ -210,10 +210,6 @@ def observations(table: pd.DataFrame | Numbers, measure: Measure) -> pd.DataFram
     all the exits that others of its model and data have (the baseline) gets no mean over exits, which
     would compare its one exit with the average of four.
 
-    Args:
-        table: The tidy table, or its parts.
-        measure: What to take of it.
-
     Returns:
         Columns OBSERVATION. value: as stored, without `scale`; rows without a value are left out.
         source: equal for numbers that come from the same trained weights. measured: false for estimates.

@@ -176,10 +176,8 @@ def _together(networks: Sequence[NetAnswers]) -> tuple[NDArray[np.bool_], tuple[
 
 
 def hull(points: Mapping[str, tuple[float, float]]) -> tuple[str, ...]:
-    """Names of the points that no mixture of others beats, ascending by compute.
-
-    Args:
-        points: Compute and accuracy by name.
+    """Names of the points that no mixture of others beats, ascending by compute. points: compute and
+    accuracy by name.
 
     Example:
         >>> hull({"small": (1, 0.6), "poor": (2, 0.61), "full": (3, 0.8), "worse": (4, 0.7)})

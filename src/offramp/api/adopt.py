@@ -164,13 +164,7 @@ def of_study(
     study: Study, weights: str | None, store: Place | str, device: torch.device | str | None
 ) -> tuple[Fitted, str]:
     """As `adopt`, of a network that a name makes, `my.py:make_net`, and of data by name; and what was
-    loaded into it, in words.
-
-    Args:
-        study: The name, the data (see `offramp.data.load.read_for_trained`), and the seed.
-        weights: A file with all weights; None where what is made has them.
-        store: Where it is kept.
-        device: As of `adopt`.
+    loaded into it, in words. weights: a file with all of them; None where what is made has them.
 
     Raises:
         OfframpError: As `adopt`, and for weights of another network.

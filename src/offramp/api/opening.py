@@ -79,12 +79,8 @@ def trusted(store: Store, trial: str, trust_code: bool | None, data: bool = Fals
     """Whether code that the record of a trial names may run.
 
     Files that are gone or changed are not asked about: they are refused where they would run.
-
-    Args:
-        store: Where the trial is.
-        trial: Its id.
-        trust_code: What the caller says; None asks, on a terminal.
-        data: Whether the code of its data is meant too.
+    trust_code: what the caller says; None asks, on a terminal. data: whether the code of its data is
+    meant too.
 
     Raises:
         OfframpError: The code is forbidden, or nobody can be asked, or says no.

@@ -92,11 +92,7 @@ def traced(net: ExitNetwork, stages: Sequence[StageGraph]) -> Iterator[TracedSta
     Inputs and outputs have a free batch: the images [B, C, H, W] in float32, texts [B, T] in int64, or
     what the stage before carried → logits [B, classes], then what is carried. Where the exit has learned
     what to add of the answer before, that is the last input, BEFORE [B, classes], and the logits are its
-    answer.
-
-    Args:
-        net: In eval mode, on the CPU.
-        stages: Of `layout`.
+    answer. net: in eval mode, on the CPU.
 
     Raises:
         OfframpError: A stage carries what has no row for each image.
@@ -120,12 +116,7 @@ def traced(net: ExitNetwork, stages: Sequence[StageGraph]) -> Iterator[TracedSta
 
 
 def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[TracedStage]:
-    """Write the ONNX graph of each stage to `folder / stage.file`.
-
-    Args:
-        net: In eval mode, on the CPU.
-        stages: Of `layout`.
-        folder: For their files.
+    """Write the ONNX graph of each stage to `folder / stage.file`. net: in eval mode, on the CPU.
 
     Yields:
         Each stage, once it is written.

@@ -74,14 +74,8 @@ def push(
     folder: Path, name: str, license: str, dataset: str | None = None, private: bool = False
 ) -> str:
     """Put a bundle on the hub, in one commit, with a model card. This machine's name is left out, and so
-    is where files lay on it, in the card and in the graphs.
-
-    Args:
-        folder: Of the bundle.
-        name: As `place` takes it; a repository and a branch that are not there are created.
-        license: As the hub names them, such as mit.
-        dataset: Of the hub, which the bundle was trained on.
-        private: Whether a new repository is.
+    is where files lay on it, in the card and in the graphs. name: as `place` takes it; a repository and
+    a branch that are not there are created.
 
     Returns:
         The commit's address.

@@ -99,15 +99,9 @@ def alike(
     lost: float,
     most: float = SHARE,
 ) -> Likeness:
-    """Compare an int8 bundle with the quantized stages that its policy was solved on.
-
-    Args:
-        bundle: In int8.
-        policy: Its own.
-        rows: Logits of the quantized stages.
-        batches: The images that these are of, [B, C, H, W].
-        lost: The accuracy that int8 costs on calibration.
-        most: The difference of an exit's share, or of accuracy, that is no mistake.
+    """Compare an int8 bundle with the quantized stages that its policy was solved on. rows, batches:
+    logits of these stages, and the images that they are of; lost: the accuracy that int8 costs on
+    calibration; most: the difference of an exit's share, or of accuracy, that is no mistake.
 
     Raises:
         OfframpError: It differs by more than that.

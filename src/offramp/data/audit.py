@@ -132,11 +132,8 @@ def open_data(spec: DataSpec) -> UnreadData:
 
 
 def rehash(data: UnreadData, before: Mapping[Path, Mapping[str, str]]) -> tuple[str, ...]:
-    """Hash every image file anew, whatever is known of it.
-
-    Args:
-        data: Whose files.
-        before: Of `file_hashes.every_manifest`, from before the data were opened, which may hash files.
+    """Hash every image file anew, whatever is known of it. before: of `file_hashes.every_manifest`, from
+    before the data were opened, which may hash files.
 
     Returns:
         A line for each file that is not what it was.

@@ -120,12 +120,8 @@ class Prefetch:
 
         Of an augmentation only what is cut from files, and a user's own, is done here. One pass at a
         time: a second one ends the first. A worker that is killed is replaced, up to REPLACED times, and
-        what it was at is made again.
-
-        Args:
-            split: Its name.
-            chunks: Rows [n] int64 of each batch.
-            view: Of the training images; None: as they are.
+        what it was at is made again. chunks: rows [n] int64 of each batch; view: None takes images as
+        they are.
 
         Yields:
             [n, C, H, W] of the split's type, on the CPU, channels-last. Each holds only until the next

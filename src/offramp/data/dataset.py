@@ -98,16 +98,8 @@ class Split:
 
 
 def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]) -> None:
-    """Refuse fewer than two classes, and a label outside of them.
-
-    Args:
-        name: Of the data set.
-        classes: Their names.
-        labels: By split, as of `RawSplit`.
-
-    Raises:
-        OfframpError: as it says.
-    """
+    """Raise OfframpError for fewer than two classes, and for a label outside of them. labels: by split,
+    as of `RawSplit`."""
     if len({several(numbers) for numbers in labels.values()}) > 1:
         raise OfframpError(
             f"some splits of data set '{name}' have one class an image and some several labels; give "
@@ -182,12 +174,8 @@ class FileSplit:
         return len(self.labels)
 
     def image(self, index: int, augment: Augment | None, draw: ImageDraw) -> np.ndarray:
-        """One image, in the random view that is drawn for it; where nothing is drawn, as it is.
-
-        Args:
-            index: Which one, from 0 to N - 1.
-            augment: How training images are augmented.
-            draw: What the user's own transform and the random box go by.
+        """One image, in the random view that is drawn for it; where nothing is drawn, as it is. draw:
+        what the user's own transform and the random box go by.
 
         Returns:
             [H, W, C].
@@ -222,10 +210,8 @@ class FileSplit:
         return torch.from_numpy(images).permute(0, 3, 1, 2)
 
     def changed(self, key: str) -> str | None:
-        """An image file that is no longer what the digests were made of, if one is noticed.
-
-        Args:
-            key: Chooses the files that are read for that (see `file_hashes.changed`).
+        """An image file that is no longer what the digests were made of, if one is noticed. key: chooses
+        the files that are read for that (see `file_hashes.changed`).
 
         Raises:
             OfframpError: naming a file that cannot be read.

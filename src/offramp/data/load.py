@@ -116,16 +116,9 @@ def of_trained(
     shape: Shape | None = None,
 ) -> Data:
     """Data for a network that is trained already: nothing is held out of what it was trained on.
-
-    Args:
-        calibration: As `from_dataset` takes images.
-        validation: Held out of calibration where it is None.
-        test: As `validation`.
-        train: What the network was trained on; None: it is not at hand, and the split has no images.
-        classes: The network's, by number, where neither `named` nor the images name them.
-        named: The names of the classes, in the order of the network's answers.
-        normalize: As `from_dataset`; None for images that are normalized already.
-        shape: As `from_dataset`.
+    Arguments are as of `from_dataset`, but for: train, None where it is not at hand; classes, the
+    network's, by number, where neither `named` nor the images name them; normalize, None for images that
+    are normalized already.
 
     Raises:
         OfframpError: as `from_dataset`, and for pixels of which nobody says how to normalize them.
@@ -188,11 +181,8 @@ def save_splits(spec: DataSpec, path: str | Path) -> None:
 
 
 def read_source(spec: DataSpec, recorded: RecordedCode | None = None) -> RawData:
-    """What the source that `spec` names returns; no image that is lazy is read yet.
-
-    Args:
-        spec: Which data.
-        recorded: See `load`.
+    """What the source that `spec` names returns; no image that is lazy is read yet. recorded: see
+    `load`.
 
     Raises:
         OfframpError: as `load` does.

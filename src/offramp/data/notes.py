@@ -23,11 +23,7 @@ ClassCounts = Mapping[str, Sequence[int]]  # images of each class, by split
 
 def notes(provenance: Mapping[str, Any], kind: str = "image") -> list[str]:
     """Sentences about data that were read: what was left out, skipped, or is there twice, and remarks.
-
-    Args:
-        provenance: Of `offramp.data.Data`.
-        kind: What an example is called.
-    """
+    kind: what an example is called."""
     lines = left_out(provenance.get("group_in_another_split", {}), kind)
     for split, names in provenance.get("skipped", {}).items():
         lines.append(f"{counted(len(names), kind)} of {split} skipped as damaged, {names[0]} first")
@@ -48,10 +44,8 @@ def left_out(dropped: Mapping[str, Mapping[str, int]], kind: str = "image") -> l
 
 
 def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
-    """How many images equal an earlier one, byte for byte; zeros are left out.
-
-    Args:
-        digests: Of each image, by split.
+    """How many images equal an earlier one, byte for byte; zeros are left out. digests: of each image,
+    by split.
 
     Returns:
         By split, those that equal another of the same (`test`), and one of another (`test in train`).
@@ -67,11 +61,7 @@ def duplicates(digests: Mapping[str, Sequence[str]]) -> dict[str, int]:
 def torn(
     digests: Mapping[str, Sequence[str]], labels: Mapping[str, Sequence[Hashable]]
 ) -> tuple[int, tuple[tuple[str, int], ...]]:
-    """Equal examples that have unlike labels.
-
-    Args:
-        digests: Of each example, by split.
-        labels: What each is.
+    """Equal examples that have unlike labels. digests, labels: of each example, by split.
 
     Returns:
         How many examples these are, and the split and place of two that are equal; none where none are.

@@ -58,14 +58,9 @@ class LoadedSplit:
 
 
 def streams(part: Subset, geometry: Geometry, loader: Loader, whole: bool) -> bool:
-    """Whether a part's images are read anew whenever they are needed, and do not stay in memory.
-
-    Args:
-        part: The images.
-        geometry: What is made of them.
-        loader: `auto` streams where `whole`, and where the pixels are too many for the free memory.
-        whole: Whether all of every image is needed, and not only what the geometry leaves of it.
-    """
+    """Whether a part's images are read anew whenever they are needed, and do not stay in memory. `auto`
+    streams where they are too many for the free memory, and where `whole`: all of every image is needed,
+    not only what the geometry leaves of it."""
     source = part.source.images
     if not isinstance(source, StoredImages) or loader == "resident":
         return False
@@ -113,14 +108,9 @@ def read_pixels(part: Subset, geometry: Geometry, on_error: OnError = "fail") ->
 def read_later(
     part: Subset, geometry: Geometry, on_error: OnError, whole: bool, in_memory: bool
 ) -> LoadedSplit:
-    """A part whose images are made when they are asked for, after one pass over all of them.
-
-    Args:
-        part: The images.
-        geometry: What is made of them.
-        on_error: What becomes of one that is damaged.
-        whole: Whether training images are cut from all of the image.
-        in_memory: Whether the decoded images stay in memory.
+    """A part whose images are made when they are asked for, after one pass over all of them. whole:
+    whether training images are cut from all of the image; in_memory: whether the decoded images stay in
+    memory.
 
     Raises:
         OfframpError: as `read_pixels` does.
@@ -195,13 +185,8 @@ def scan(
     """Every image of a part, in order, a block at a time; and the hash of each one's file.
 
     The scan is kept in the user's cache folder, under a hash of the files' own hashes and of all that
-    makes pixels of them, so that it is done once.
-
-    Args:
-        part: The images.
-        source: Where they are.
-        geometry: What is made of them.
-        on_error: `skip` leaves out damaged images, of which `digest` and `counts` then know nothing.
+    makes pixels of them, so that it is done once. `skip` leaves out damaged images, of which `digest`
+    and `counts` then know nothing.
 
     Raises:
         OfframpError: naming an image that is damaged (unless skipped), differs in size, or has changed

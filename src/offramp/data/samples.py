@@ -129,11 +129,6 @@ def from_function(name: str, own: LoadedFunction, arguments: Mapping[str, Any]) 
     `calibration` (as `read_samples` takes them) and `classes` (names); a tuple (train, test); or one
     pair of arrays.
 
-    Args:
-        name: Of the function, `path/file.py:function`.
-        own: The function.
-        arguments: What it takes.
-
     Raises:
         OfframpError: when the function fails or returns something else.
     """

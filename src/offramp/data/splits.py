@@ -215,11 +215,8 @@ def _subset(part: Subset, count: int | None, spec: DataSpec, name: str) -> Subse
 
 
 def split_off(train: RawSplit, share: float) -> dict[str, RawSplit]:
-    """`train` in two: `test` and `train`, what is left.
-
-    Args:
-        train: Of files.
-        share: How much of each class is test, chosen by hashes of files, or of groups.
+    """`train` in two: `test` and `train`, what is left. share: how much of each class is test, chosen by
+    hashes of files, or of groups.
 
     Raises:
         OfframpError: where each class is one image or one group.
@@ -245,13 +242,8 @@ def split_off(train: RawSplit, share: float) -> dict[str, RawSplit]:
 def stratified(labels: Tensor, n: int, seed: int, purpose: str) -> Tensor:
     """`n` rows that keep the proportions of the classes.
 
-    The largest remainders are rounded up; the lower class number wins a tie.
-
-    Args:
-        labels: [N] int64.
-        n: How many, 1 to N.
-        seed: What they are drawn with.
-        purpose: Of the draw: another one draws other rows.
+    The largest remainders are rounded up; the lower class number wins a tie. labels: [N] int64; purpose:
+    of the draw: another one draws other rows.
 
     Returns:
         [n] int64, ascending.
@@ -370,11 +362,8 @@ def _in_proportion(counts: Sequence[int], n: int) -> list[int]:
 def together(names: Sequence[str], contents: Sequence[str]) -> list[str]:
     """A name for all that is tied to each row, by a name or a content that two rows share.
 
-    Ties go over any number of rows; the name is the least of theirs.
-
-    Args:
-        names: [N], of groups.
-        contents: [N], hashes of what the rows are read from.
+    Ties go over any number of rows; the name is the least of theirs. names: of groups; contents: hashes
+    of what the rows are read from; [N] each.
 
     Example:
         >>> together(["b", "a", "c"], ["one", "one", "two"])
@@ -397,12 +386,9 @@ def together(names: Sequence[str], contents: Sequence[str]) -> list[str]:
 def by_hash(labels: Tensor, keys: Sequence[str], share: float) -> Tensor:
     """Which rows are the test split of a data set that has none.
 
-    The keys' own hashes choose, so neither the order of rows nor a seed changes the answer.
-
-    Args:
-        labels: [N] int64.
-        keys: [N] what stays together: a group, or the hash of an image's content.
-        share: Of each class, counted in images; at least one group of it and never all.
+    The keys' own hashes choose, so neither the order of rows nor a seed changes the answer. keys: [N]
+    what stays together: a group, or the hash of an image's content; share: of each class, counted in
+    images; at least one group of it and never all.
 
     Returns:
         [N] bool, true for the test split.

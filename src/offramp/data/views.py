@@ -32,11 +32,8 @@ def draws(view: View, rows: Tensor) -> Tensor:
     """The random numbers of some images.
 
     Each number is the finalizer of SplitMix64 at a place of its sequence that belongs to (row, column)
-    alone, so any subset of rows can be drawn, on any device, without drawing the others.
-
-    Args:
-        view: Which view.
-        rows: [n] int64, in the training split.
+    alone, so any subset of rows can be drawn, on any device, without drawing the others. rows: [n]
+    int64, in the training split.
 
     Returns:
         [n, COLUMNS] float64 in [0, 1), on the device of `rows`.

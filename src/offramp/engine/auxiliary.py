@@ -42,14 +42,8 @@ def adapter_state(layers: Adapters, net: ExitNetwork) -> dict[str, Tensor]:
 def adapted(
     layers: Adapters, loss: Loss, mine: ExitAnswers, theirs: ExitAnswers
 ) -> dict[Features, tuple[Tensor, Tensor]]:
-    """By term, what is to learn and what it learns, [B, D] each; the latter has no gradient.
-
-    Args:
-        layers: Of the loss.
-        loss: Of the node.
-        mine: Of the network that trains.
-        theirs: Of its teacher.
-    """
+    """By term, what is to learn and what it learns, [B, D] each; the latter has no gradient. mine,
+    theirs: of the network that trains and of its teacher."""
     through = {pair: layer(mine.features[pair[0]]).float() for pair, layer in layers.items()}
     pairs = {}
     for term in loss:

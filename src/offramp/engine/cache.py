@@ -103,14 +103,8 @@ class Cache:
         places: Sequence[Medium] = ("memory", "disk"),
         needed: Collection[FrozenValue] | None = None,
     ) -> Tensors | None:
-        """Room for a value.
-
-        Args:
-            key: Of the value.
-            like: A batch of it.
-            rows: Of the split.
-            places: The first of these that has room is taken.
-            needed: What other values have goes where it is in the way; None: nothing goes.
+        """Room for a value of so many rows, each as in the batch `like`, in the first of the places that
+        has any. needed: what other values have goes where it is in the way; None: nothing goes.
 
         Returns:
             The room; None where no place has any, or it cannot be had after all: the value stays live.

@@ -304,15 +304,8 @@ def split_logits(
 ) -> np.ndarray:
     """The logits of exits' heads on a split, in eval mode; each trunk's layers run once a batch.
 
-    Each rank answers every so many batches; all get all of it.
-
-    Args:
-        net: A finished network.
-        images: Of all splits.
-        split: Such as `test`.
-        exits: Whose logits.
-        batch: Images at once.
-        mirrored: Of the images with left and right exchanged.
+    Each rank answers every so many batches; all get all of it. mirrored: of the images with left and
+    right exchanged.
 
     Returns:
         [N, len(exits), classes] float32.

@@ -164,13 +164,8 @@ ROUNDED = 0.01  # what shares of bfloat16 may add up to beside 1
 
 
 def check_labels(labels: Tensor, rows: int, classes: int, several: bool = False) -> Tensor:
-    """Labels as losses take them: int64 [B], or floats [B, C].
-
-    Args:
-        labels: Of the user.
-        rows: B.
-        classes: C.
-        several: Whether an image has several labels: [B, C] from 0 to 1.
+    """Labels of the user as losses take them: int64 [B], or floats [B, C]. rows: B; classes: C; several:
+    whether an image has several labels, [B, C] from 0 to 1.
 
     Raises:
         OfframpError: They are of another shape, or of no class (which is looked at on a CPU alone, as it
@@ -320,12 +315,8 @@ def gate_loss(
 @torch.no_grad()
 def leaving(gates: Sequence[Tensor | None], labels: Tensor) -> Tensor:
     """The probability [B, K] by gates that an image leaves at each exit: what its gate says, at most
-    what those before leave over.
-
-    Args:
-        gates: [B] logits of each exit's gate; None takes all that is left.
-        labels: Of the batch, for the number of images.
-    """
+    what those before leave over. gates: [B] logits of each exit's; None takes all that is left. labels:
+    of the batch, for its size."""
     passed = torch.zeros(len(labels), dtype=torch.float32, device=labels.device)
     shares = []
     for gate in gates:

@@ -178,14 +178,8 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
 def adopted(
     net: ExitNetwork, identity: Mapping[str, Any], seed: int, numerics: Numerics
 ) -> tuple[Resolved, dict[str, StateByName]]:
-    """A network as it is: a node for each trunk, and the weights that they hold.
-
-    Args:
-        net: In any mode; all its exits count.
-        identity: Of its trunk, as `NetFacts` has it.
-        seed: Of the trial: it tells several trainings of one network apart.
-        numerics: Of what is computed of it.
-    """
+    """A network as it is: a node for each trunk, and the weights that they hold. seed: of the trial,
+    which tells several trainings of one network apart."""
     own, exits = inside(net), range(1, net.exits + 1)
     parts = segments(1, net.exits) | heads(1, net.exits)
     nodes: dict[int, Node] = {}

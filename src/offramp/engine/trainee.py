@@ -148,10 +148,8 @@ def rated(
 def groups(
     parameters: Mapping[nn.Parameter, float], net: nn.Module, recipe: Recipe
 ) -> list[dict[str, Any]]:
-    """The optimizer's groups: parameters that the phase and the recipe treat alike.
-
-    Args:
-        parameters: Each with the factor of its part on the recipe's rate.
+    """The optimizer's groups: parameters that the phase and the recipe treat alike. parameters: each
+    with the factor of its part on the recipe's rate.
 
     Returns:
         Groups with `rate_scale`, of the recipe's rate, and `decay`, what a step of decoupled decay
@@ -271,15 +269,8 @@ def step(
     class_weights: Tensor | None,
     at: Step,
 ) -> Tensor:
-    """One update by the gradients of all ranks.
-
-    Args:
-        trainee: Is changed.
-        mine: Answers to this rank's part of the batch.
-        theirs: The teacher's.
-        labels: Of this rank's part of the batch.
-        class_weights: [C].
-        at: Where in the epoch.
+    """One update by the gradients of all ranks. mine, theirs, labels: of this rank's part of the batch;
+    class_weights: [C]; at: where in the epoch.
 
     Returns:
         The sums of `measured` over the whole batch, still on the device.

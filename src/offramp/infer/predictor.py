@@ -337,14 +337,9 @@ class Stages:
 
 
 def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -> Stages:
-    """What `exits` of `net` run, in eval mode, on the network's own tensors.
-
-    Args:
-        net: The network.
-        exits: Numbers.
-        backend: Of torch.compile, such as `inductor`; None runs eagerly. Each stage is compiled by
-            itself when it is first called: for a single image, and once or twice for any other number of
-            them.
+    """What `exits` of `net` run, in eval mode, on the network's own tensors. backend: of torch.compile,
+    such as `inductor`; None runs eagerly. Each stage is compiled by itself when it is first called: for
+    a single image, and once or twice for any other number of them.
 
     Raises:
         OfframpError: The network is in train mode, or the backend is unknown.

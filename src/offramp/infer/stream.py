@@ -33,13 +33,8 @@ def answers(
     target: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Streamed]:
-    """The network's answer for each file, which is read once the one before is answered.
-
-    Args:
-        network: Of a trial or a bundle.
-        files: Images.
-        target: Seconds an image on average, for which thresholds move; None leaves them.
-        clock: In seconds.
+    """The network's answer for each file, which is read once the one before is answered. target: seconds
+    an image on average, for which thresholds move; None leaves them.
 
     Raises:
         ValueError: Before anything is read: thresholds of this score do not move.

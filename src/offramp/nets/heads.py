@@ -149,11 +149,8 @@ def resolve(default: HeadSpec, overrides: Mapping[str, Any], tap: HeadInput) -> 
     """`default` with `overrides`, made definite for what it reads.
 
     Fields that the kind does not read are set to their defaults, so that equal heads have equal specs.
-
-    Args:
-        default: Where `overrides` has no kind, of maps; a tap that is not a map gets an `mlp`.
-        overrides: Settings by name; they must be settings of the kind.
-        tap: What the head reads. Of square images a map [8, 8, 96] can only be [H, W, C].
+    Without a kind in `overrides` a map gets the default's, anything else an `mlp`. Of square images a
+    map [8, 8, 96] can only be [H, W, C].
 
     Raises:
         OfframpError: For a tap that no head can read, an unknown setting, or one out of range.
@@ -190,10 +187,6 @@ def is_channels_last(shape: tuple[int, ...], square: bool) -> bool:
 
 class Head(nn.Module):
     """One early exit: `pool`, then `body`. Reads a tap, returns logits [B, classes].
-
-    Args:
-        pool: Has no parameters and draws nothing.
-        body: Tensors of the pool → logits.
 
     Attributes:
         before: The answer before [B, classes] → what the exit adds of it to these logits; None where

@@ -51,12 +51,9 @@ def tensors_digest(tensors: Mapping[str, torch.Tensor]) -> str:
 def settings(module: nn.Module, names: Iterable[str], run: Iterable[str] | None = None) -> str:
     """Class and attributes of submodules, as text.
 
-    A module's repr leaves out what its author left out, such as how a pooling counts its padding.
-
-    Args:
-        module: What has the submodules.
-        names: Of the submodules: of each its numbers, words, tuples and lists of them.
-        run: Of those that run, None for all: of these whatever else they keep, too, as digests.
+    A module's repr leaves out what its author left out, such as how a pooling counts its padding. names:
+    of each its numbers, words, tuples and lists of them; run: of those that run, None for all: of these
+    whatever else they keep, too, as digests.
 
     Raises:
         OfframpError: For an attribute that cannot be told from another one.

@@ -33,11 +33,8 @@ def kind_at(exit: int, exits: int) -> Mapping[str, Any]:
 
 
 def grid(tokens: int, sides: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of the largest grid that `tokens` can fill, (0, 0) where there is none.
-
-    Args:
-        tokens: How many; those that are left over come first.
-        sides: (height, width) of the images, whose proportion the grid has.
+    """Rows and columns of the largest grid that `tokens` can fill, (0, 0) where there is none. Those
+    that are left over come first. sides: (height, width) of the images, whose proportion the grid has.
 
     Example:
         >>> grid(197, (224, 224)), grid(198, (224, 224)), grid(32, (64, 128))

@@ -57,13 +57,8 @@ class FinalPath(nn.Module):
 def with_exits(
     net: Any, input_shape: Shape | None = None, outputs: Outputs | None = None
 ) -> ExitNetwork:
-    """A network with exits, cut at them.
-
-    Args:
-        net: A network of `attach`, which is what it is; or one with exits of its own: the module, or its
-            description by `multi_exit`.
-        input_shape: Of a module: of one image.
-        outputs: Of a module, as `multi_exit` takes it.
+    """A network with exits, cut at them. net: of `attach`, which is what it is; or with exits of its
+    own: the module, which needs the input_shape of one image, or its description by `multi_exit`.
 
     Raises:
         OfframpError: It is none of these, or cannot be cut.

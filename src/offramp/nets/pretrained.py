@@ -44,11 +44,7 @@ TensorsByName = Mapping[str, Tensor]
 def read(source: str, backbone: str) -> Mapping[str, TensorsByName]:
     """The weights that `source` names, as sets of tensors by their key in the file.
 
-    Nothing is unpickled but tensors.
-
-    Args:
-        source: A file, or `imagenet` for the backbone's public checkpoint.
-        backbone: Its name.
+    Nothing is unpickled but tensors. source: a file, or `imagenet` for the backbone's public checkpoint.
 
     Raises:
         OfframpError: For a missing file, one that holds something else, and a checkpoint that cannot be
@@ -294,12 +290,7 @@ def fit_to(trunk: Trunk, sets: Mapping[str, TensorsByName], source: str) -> Init
 
     Names may have a prefix (`module.`, `model.`). Every tensor that the network reads must be there with
     its shape. Two may differ: the classifier (other classes) and the first layer (other channels or
-    another stem). They are then drawn anew.
-
-    Args:
-        trunk: Of the network.
-        sets: As `read` returns them.
-        source: How errors name the file.
+    another stem). They are then drawn anew. source: how errors name the file.
 
     Raises:
         OfframpError: Naming how many tensors fit, and the first that do not.
@@ -363,11 +354,8 @@ def _fits(
 
 
 def fill(module: nn.Module, source: str) -> str:
-    """Put the weights of a file into a module, all of them.
-
-    Args:
-        module: What they are of.
-        source: The file, as `read` takes it; names may have a prefix.
+    """Put the weights of a file into a module, all of them. source: the file, as `read` takes it; names
+    may have a prefix.
 
     Returns:
         How many were loaded, and which in the file the module lacks, in words.

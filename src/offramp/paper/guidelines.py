@@ -60,13 +60,9 @@ GOALS_ARE_OURS = "Which guideline stands by which goal is our own reading of the
 def guidelines(
     goal: Goal, frozen_backbone: bool = False, source: str | None = None
 ) -> tuple[tuple[Guideline, ...], tuple[str, ...]]:
-    """The guidelines for a goal, and what else to say: on networks, on what to avoid.
-
-    Args:
-        goal: What matters most.
-        frozen_backbone: Whether the weights of the backbone must stay.
-        source: `path/file.py:name`, a function without arguments that returns what guidelines.yaml says,
-            in the types of YAML; None for the paper's.
+    """The guidelines for a goal, and what else to say: on networks, on what to avoid. source:
+    `path/file.py:name`, a function without arguments that returns what guidelines.yaml says, in the
+    types of YAML; None for the paper's.
 
     Raises:
         OfframpError: Where a user's own guidelines cannot be read.

@@ -44,12 +44,8 @@ class Windows:
 
 
 class Labels:
-    """How many answers of each exit were right, of those whose label came.
-
-    Args:
-        exits: How many exits there are.
-        most: Answers that are remembered; the oldest is forgotten first.
-    """
+    """How many answers of each exit were right, of those whose label came. most: answers that are
+    remembered; the oldest is forgotten first."""
 
     def __init__(self, exits: int, most: int = REMEMBERED) -> None:
         self._answers: OrderedDict[str, tuple[int, str]] = OrderedDict()

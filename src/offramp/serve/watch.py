@@ -80,14 +80,9 @@ class WindowShares:
 
 
 class Watch:
-    """Sees every answer, in the order in which they go out. One thread uses it.
-
-    Args:
-        bundle: What answers while no alarm stands.
-        options: How it watches.
-        clock: In seconds, never going back.
-        chance: Draws the images that run to the end too.
-        tell: Takes a line for whoever runs the server.
+    """Sees every answer, in the order in which they go out. One thread uses it. clock: in seconds, never
+    going back; chance: draws the images that run to the end too; tell: takes a line for whoever runs the
+    server.
 
     Attributes:
         options: How it watches.

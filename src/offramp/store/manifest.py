@@ -63,13 +63,7 @@ R = TypeVar("R", bound=Record)
 
 
 def read(kind: type[R], value: object, path: Place, remedy: str = REMEDY) -> R:
-    """`value` as a record of `kind`.
-
-    Args:
-        kind: of record.
-        value: in the types of JSON.
-        path: the file that it is from.
-        remedy: what to do about damage.
+    """`value` as a record of `kind`. path: the file that it is from; remedy: what to do about damage.
 
     Raises:
         Damaged: with the file and the first field that is missing or of another type.

@@ -203,16 +203,8 @@ def write(
     logs: Mapping[str, SeedLog] = NO_LOGS,
     title: str | None = None,
 ) -> dict[str, int]:
-    """Pack trials into the folder `path`; a pack that is there is replaced.
-
-    Args:
-        path: of the folder.
-        records: where the trials are read.
-        trials: their ids.
-        table: the tidy table.
-        missing: notes on what is not here.
-        logs: how seeds were added, by name.
-        title: of the data, in place of theirs.
+    """Pack trials into the folder `path`; a pack that is there is replaced. title: of the data, in place
+    of theirs.
 
     Returns:
         Bytes by file.

@@ -179,13 +179,8 @@ class Store:
     def plan_trial(
         self, trial: str, nodes: Iterable[str], fields: Mapping[str, Any] = MappingProxyType({})
     ) -> None:
-        """Say which nodes a trial will need, so that they are kept if the run is cut short.
-
-        Args:
-            trial: its id.
-            nodes: their keys.
-            fields: what else a `TrialPlan` has, for those who watch.
-        """
+        """Say which nodes a trial will need, so that they are kept if the run is cut short. fields: what
+        else a `TrialPlan` has, for those who watch."""
         plan = {**fields, "nodes": [checked(key) for key in nodes]}
         self._files.path(*PLANS.place(checked(trial)))
         self._begin()
@@ -276,10 +271,8 @@ class Store:
         They are nodes that no trial, no plan and no needed node names; checkpoints of finished nodes;
         what killed writers left over an hour ago; lock files nobody holds. A locked key is left alone,
         and while anyone holds any lock so is every node and plan: a run at work may be about to name it.
-
-        Args:
-            abandon: unfinished work as well, which is plans, nodes that only they name, and every
-                checkpoint.
+        abandon: unfinished work as well, which is plans, nodes that only they name, and every
+        checkpoint.
 
         Raises:
             Damaged: a trial or plan cannot be read, or a plan has lost its seal.

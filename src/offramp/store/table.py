@@ -29,10 +29,6 @@ def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:
     without checkpoints and closing evaluation, by exit). A node that several trials share stands in it
     once for each of them.
 
-    Args:
-        store: what the trials are read from.
-        trials: their ids.
-
     Returns:
         COLUMNS. `source` is a hash of the weights that a number comes from; trials with equal ones are
         identical by construction there. `measured` is false for a cost whose time is not comparable with

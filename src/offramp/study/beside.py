@@ -60,12 +60,7 @@ def beside(early: Trained, rule: Policy, plain: Trained, name: str) -> Beside:
 
     The two are tested at equal compute: the network with early exits under the policy that its
     calibration images give for the plain network's MACs, or, where no exit is as cheap, under `rule`.
-
-    Args:
-        early: The network with early exits.
-        rule: Its policy, which is to be shipped.
-        plain: The plain network, of which the last exit counts.
-        name: What it is called, as `width small`.
+    name: what the plain network is called, as `width small`; its last exit counts.
 
     Raises:
         OfframpError: They answered other images.

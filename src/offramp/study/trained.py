@@ -126,12 +126,8 @@ def of_labels(search: Search, several: bool, target: Target | None = None) -> Se
 
 
 def read(store: Store, prefix: str, trust_code: bool = False) -> Trained:
-    """A trial of a store.
-
-    Args:
-        store: Where it lies.
-        prefix: What its id begins with, or else ends with.
-        trust_code: See `blank_network`.
+    """A trial of a store. prefix: what its id begins with, or else ends with; trust_code: see
+    `blank_network`.
 
     Raises:
         OfframpError: When there is not one, when it lacks logits or an exit answers NaN, or when two of
@@ -540,11 +536,7 @@ def solved_again(trained: Trained, rule: Policy) -> Policy:
     """A policy for other logits, by the target, score, class shares and times of an earlier one.
 
     Where one threshold served all exits, one does again; where they were set exit by exit, they are
-    again.
-
-    Args:
-        trained: The trial with the other logits.
-        rule: The earlier policy, which is returned where it was calibrated for no target.
+    again. An earlier policy that was calibrated for no target is returned.
 
     Raises:
         OfframpError: Where no policy meets the target any more.

@@ -51,11 +51,8 @@ class Space:
 
 
 def space(text: str, flag: str) -> Space:
-    """What `--over KEY=…` says.
-
-    Args:
-        text: `log(1e-3,1)`, `uniform(0,0.5)`, `int(8,64)` or a list such as `[sgd,adam]`.
-        flag: What messages call it.
+    """What `--over KEY=…` says. text: `log(1e-3,1)`, `uniform(0,0.5)`, `int(8,64)` or a list such as
+    `[sgd,adam]`; flag: what messages call it.
 
     Raises:
         OfframpError: For anything else, and for bounds that leave nothing between them.
@@ -178,16 +175,8 @@ def written(
     options: SearchOptions,
     best: Mapping[str | None, Best],
 ) -> dict[str, Any]:
-    """The study file with what a search brought.
-
-    Args:
-        file: As it was read.
-        options: Of the search; of any strategy, where each has its own.
-        best: By the strategy whose settings they are; of None for all together.
-
-    Returns:
-        The file in the types of JSON.
-    """
+    """The study file in the types of JSON, with what a search brought: the best of each strategy, or, by
+    None, of all together. options: of the search; of any strategy, where each has its own."""
     together = best[None].settings if None in best else {}
     study = file.rewritten([_setting(k, v) for k, v in together.items()])
     for entry in study["strategies"]:

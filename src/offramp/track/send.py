@@ -166,13 +166,7 @@ def _send(course: TrialProgress, tracked: TrackedTrial) -> SendCounts:
 
 def steps_of(phase: LivePhase, places: Sequence[str], after: int = 0) -> Steps:
     """The numbers of a phase's newer epochs, and with them those of AT_END, which may be of an earlier
-    epoch.
-
-    Args:
-        phase: whose history is read.
-        places: of the network's exits, in order.
-        after: the last epoch that is not asked for.
-    """
+    epoch. places: of the network's exits, in order; after: the last epoch that is not asked for."""
     names = {place: f"exit {number}" for number, place in enumerate(places, start=1)}
     steps: dict[int, dict[str, float]] = {}
     rows = phase.history

@@ -283,11 +283,8 @@ class Claims(Section):
         return self
 
     def bound(self, anywhere: bool = False) -> tuple[Claim, ...]:
-        """The claims, with data sets in place of their names.
-
-        Args:
-            anywhere: Those that are about all data of the file, as statements on whatever is there.
-        """
+        """The claims, with data sets in place of their names. anywhere: those that are about all data of
+        the file become statements on whatever is there."""
         return tuple(self._bind(claim, anywhere) for claim in self.claims)
 
     def _bind(self, claim: Claim, anywhere: bool) -> Claim:

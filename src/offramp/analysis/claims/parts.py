@@ -83,17 +83,8 @@ def index(
     families: StrategyFamilies = NO_FAMILIES,
     plain: Collection[str] = (),
 ) -> Index:
-    """Index observations (columns measures.OBSERVATION).
-
-    Args:
-        measure: Their name.
-        observed: The observations.
-        strategies: Of the whole table.
-        regimes: By model and data.
-        images: The measure on each image.
-        families: What names of several strategies stand for.
-        plain: Plain networks, which are compared at equal compute alone.
-    """
+    """Index a measure's observations (columns measures.OBSERVATION), over seeds and on each image.
+    strategies: of the whole table; plain: plain networks, which are compared at equal compute alone."""
     columns = [observed[c].tolist() for c in ("model", "data", "strategy", "seed", "value", "measured")]
     exits = observed["exit"].astype("Int64").fillna(0).tolist()
     sources = observed["source"].fillna("").tolist()

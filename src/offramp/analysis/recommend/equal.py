@@ -72,12 +72,8 @@ def beside_controls(
     facts: Facts, data: str, names: Mapping[Candidate, str], controls: Mapping[Candidate, str]
 ) -> dict[str, ComputeLevel]:
     """Each plain network beside the candidates with early exits that can spend as little, at its
-    compute; p are adjusted over all pairs and all of these levels.
-
-    Args:
-        names: Of the candidates with early exits.
-        controls: Names of plain networks.
-    """
+    compute; p are adjusted over all pairs and all of these levels. names: of the candidates with early
+    exits; controls: of the plain networks."""
     early = facts.of(data, names)
     early = {c: seeds for c, seeds in early.items() if all(len(a.macs) > 1 for a in seeds.values())}
     plain = facts.of(data, controls)

@@ -148,12 +148,8 @@ def residuals(table: Floats) -> Floats:
 
 def epsilon(table: Floats) -> Floats:
     """Greenhouse and Geisser's estimate, 1/(k-1) to 1: 1 where all differences between groups have the
-    same variance.
-
-    Args:
-        table: [..., n, k]; returns [...]. Box's (1954) formula, on the double-centered covariances:
-            tr(S)² / ((k-1)·tr(S²)).
-    """
+    same variance. table: [..., n, k]; returns [...]. Box's (1954) formula, on the double-centered
+    covariances: tr(S)² / ((k-1)·tr(S²))."""
     rest, k = residuals(table), table.shape[-1]
     covariance = np.swapaxes(rest, -1, -2) @ rest
     trace = np.trace(covariance, axis1=-2, axis2=-1)

@@ -63,11 +63,8 @@ Labeled = tuple[str, Floats]
 def tukey(
     labels: Sequence[str], groups: Sequence[Floats], alpha: float, watch: PairWatcher = None
 ) -> Pairs:
-    """Tukey's honestly significant differences; Kramer's (1956) where sizes differ.
-
-    Args:
-        groups: [n_i] each, n_i at least 2. Intervals hold together with probability 1 - alpha.
-    """
+    """Tukey's honestly significant differences; Kramer's (1956) where sizes differ. groups: [n_i] each,
+    at least 2. Intervals hold together with probability 1 - alpha."""
     df = sum(len(g) for g in groups) - len(groups)
     scale = max(float(np.abs(g).max()) for g in groups)
     if all(same(g, scale) for g in groups):
@@ -377,13 +374,8 @@ def differences(g: Group, h: Group) -> Floats:
 
 
 def holm(p: Floats) -> Floats:
-    """Adjusted p: the smallest times m, the next times m - 1, ..., never falling, at most 1.
-
-    (statsmodels has this too, but collects garbage on every call, which takes a tenth of a second.)
-
-    Args:
-        p: [m].
-    """
+    """Adjusted p, [m]: the smallest times m, the next times m - 1, ..., never falling, at most 1.
+    (statsmodels has this too, but collects garbage on every call, which takes a tenth of a second.)"""
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
     adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))

@@ -34,12 +34,8 @@ class Untested:
 
 
 def same(values: Floats, scale: float | None = None) -> bool:
-    """Whether values differ by no more than rounding.
-
-    Args:
-        scale: The magnitude of the numbers that they were computed from; of the values themselves
-            when None.
-    """
+    """Whether values differ by no more than rounding. scale: the magnitude of the numbers that they were
+    computed from; None: their own."""
     if values.size == 0:
         return True
     if scale is None:
@@ -125,12 +121,8 @@ ValuesOnImages = Mapping[tuple[str, str], Floats]
 def sample(frame: pd.DataFrame, columns: Columns, images: ValuesOnImages | None = None) -> Sample:
     """Read a sample.
 
-    Values that are missing or not finite are left out and noted.
-
-    Args:
-        frame: A row a value.
-        columns: What is in it.
-        images: What was measured on each image, the same ones in every block.
+    Values that are missing or not finite are left out and noted. images: what was measured on each
+    image, the same ones in every block.
 
     Raises:
         OfframpError: For a missing column, a value that is not a number, an empty group or block,

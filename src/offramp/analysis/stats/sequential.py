@@ -73,13 +73,9 @@ class InterimAnalyses:
         return {count: (count - before) / counts[-1] for count, before in new}
 
     def at(self, values: Floats, scale: float = 1.0) -> tuple[Estimate, ...]:
-        """The estimate at every look so far. Over blocks alone, one at which all differ by the same is
-        left out: nothing there says how much they vary, and its p would be 0.
-
-        Args:
-            values: Differences, [S] or [S, images], in `order`.
-            scale: The magnitude of what they are differences of.
-        """
+        """The estimate at every look so far, of differences [S] or [S, images] in `order`. Over blocks
+        alone, one at which all differ by the same is left out: its p would be 0. scale: the magnitude of
+        what they are differences of."""
         looked = (values[:n] for n in self.counts if n <= len(values))
         return tuple(estimate(v) for v in looked if v.ndim > 1 or not same(v, scale))
 

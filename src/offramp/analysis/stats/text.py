@@ -36,11 +36,8 @@ class GroupOrder:
     why: str | None
 
     def text(self, short: Mapping[str, str] | None = None) -> str:
-        """`J >> D > B ≈ S`, or `J a, D ab, B b` where there is no order, or UNTESTED.
-
-        Args:
-            short: Names to write.
-        """
+        """`J >> D > B ≈ S`, or `J a, D ab, B b` where there is no order, or UNTESTED. short: names to
+        write."""
         if self.signs is None and not self.letters:
             return UNTESTED
         names = [(" = ").join((short or {}).get(n, n) for n in g.split(" = ")) for g in self.groups]

@@ -42,13 +42,8 @@ def int8_share(int8: bool | float, loss: float | None) -> float | None:
 
 
 def check_page(web: Path | None, runtime: Path | None, force: bool, bundle: Path) -> Path | None:
-    """The runtime that a page needs; None without a page.
-
-    Args:
-        web: The folder of the page.
-        runtime: The folder of onnxruntime-web; None looks for it.
-        force: Whether an earlier page is replaced.
-        bundle: Where the bundle will be.
+    """The runtime that a page needs; None without a page. runtime: the folder of onnxruntime-web; None
+    looks for it. bundle: where it will be.
 
     Raises:
         OfframpError: Before the work: the folder is taken, or there is no runtime.

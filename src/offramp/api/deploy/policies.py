@@ -49,11 +49,8 @@ class CalibrationOptions(Limits, total=False):
 
 
 def target_of(options: CalibrationOptions, plain_macs: int = 1) -> Target:
-    """The limit of the options.
-
-    Args:
-        options: Of the job.
-        plain_macs: Of the network without early exits, which a percentage is of.
+    """The limit of the options. plain_macs: of the network without early exits, which a percentage is
+    of.
 
     Raises:
         OfframpError: There is not one limit, or it makes no sense.

@@ -236,12 +236,8 @@ def log_here() -> Log:
 def opened(options: LogOptions, as_json: bool = False) -> Iterator[Log]:
     """A log, open while the block runs.
 
-    Warnings meanwhile are lines of it, and so is, in the file, what ends the command.
-
-    Args:
-        options: Where it goes, and what it holds.
-        as_json: Whether the command answers programs, which read of progress only where the options say
-            so.
+    Warnings meanwhile are lines of it, and so is, in the file, what ends the command. as_json: whether
+    the command answers programs, which read of progress only where the options say so.
 
     Raises:
         OfframpError: The file cannot be written.
@@ -281,14 +277,9 @@ def _without_waiting(path: str, flags: int) -> int:
 
 @contextmanager
 def reading_shown(log: Log | None = None, status: Status | None = None) -> Iterator[None]:
-    """Show on standard error how far data is read, once that takes longer than a second.
-
-    A terminal has a line that moves; elsewhere there is a line every ten seconds. Warnings stay.
-
-    Args:
-        log: Of a run, which has warnings by itself.
-        status: A line that moves already, in place of a new one.
-    """
+    """Show on standard error how far data is read, once that takes longer than a second: by a line that
+    moves on a terminal (that of `status`, where there is one), elsewhere every ten seconds. Warnings
+    stay, unless a run's log has them."""
     screen = Log(timed=False) if log is None else log
     logger = logging.getLogger("offramp.data")
     handlers: list[logging.Handler] = [_Reading(screen, status)]
@@ -363,12 +354,8 @@ def seldom_said(log: Log) -> Callable[[str], None]:
 
 @contextmanager
 def moving(text: str, log: Log | None = None) -> Iterator[Status]:
-    """A moving line on a terminal; nothing elsewhere (`seldom_said` is for there).
-
-    Args:
-        text: What it says first.
-        log: Whether progress is shown at all, and where.
-    """
+    """A moving line on a terminal; nothing elsewhere (`seldom_said` is for there). log: whether progress
+    is shown at all, and where."""
     screen = console(stderr=True) if log is None else log.console
     status = screen.status(text)
     if not screen.is_terminal or not (log is None or (log.shown and log.moves)):

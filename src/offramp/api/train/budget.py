@@ -50,16 +50,8 @@ def shrunk(
     batch_size: Callable[[int], int] | None = None,
     trainings: int = 1,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Settings with which a study fits a time, and why the time is too short, if it is.
-
-    Args:
-        plan: Of the whole study.
-        budget: Seconds of training.
-        device: Where it trains.
-        reporter: Is told of both.
-        anyway: Go on with a time that is too short.
-        batch_size: As in `too_short`.
-        trainings: How many of as much work the time is for.
+    """Settings with which a study fits a time, and why the time is too short, if it is. budget: seconds
+    of training; batch_size: as in `too_short`; trainings: how many of as much work the time is for.
 
     Raises:
         OfframpError: The time is too short, unless `anyway`.
@@ -149,11 +141,8 @@ def too_short(
     plan: Plan, macs: float, batch_size: Callable[[int], int] | None = None
 ) -> tuple[str, float] | None:
     """Whether `choose` leaves less than 3 epochs or 100 steps a phase, and less than the study says.
-
-    Args:
-        plan: What is to fit.
-        macs: What there is time for.
-        batch_size: For so many training images, where it is not the recipe's for any number.
+    macs: what there is time for; batch_size: for so many training images, where it is not the recipe's
+    for any number.
 
     Returns:
         That in words, and the MACs that would do; None where it is long enough.

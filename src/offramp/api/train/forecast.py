@@ -333,13 +333,8 @@ def with_speed(forecast: Forecast | Forecasts, speed: float | None) -> dict[str,
 
 
 def totals_text(totals: Totals, speed: float | None, here: float | None = None) -> str:
-    """The totals of a plan, or of several.
-
-    Args:
-        totals: Of all phases.
-        speed: Of another device, in MACs a second.
-        here: Of this machine; several plans differ in it.
-    """
+    """The totals of a plan, or of several. speed: of another device, in MACs a second; here: of this
+    machine, in which several plans differ."""
     whole, written, left = map(macs, (totals.macs, totals.macs_written, totals.macs_to_run))
     once = 100 * totals.macs_shared / totals.macs_written
     saved = f"\n({once:.0f} % with shared phases; the cache of frozen layers saves the rest)"

@@ -69,12 +69,8 @@ def requested(
     training: TrainingOptions,
     on_cluster: bool = False,
 ) -> StudyRequest:
-    """The studies that are to be trained.
-
-    Args:
-        study: A file, a mapping as in a file, a study, or None where the options name a strategy.
-        training: Options of the training.
-        on_cluster: Whether other machines train, whose cores this one does not know.
+    """The studies that are to be trained. study: None where the options name a strategy; on_cluster:
+    other machines train, whose cores this one does not know.
 
     Raises:
         OfframpError: The study cannot be read, or the options do not go with it.

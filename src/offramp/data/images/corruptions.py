@@ -50,18 +50,8 @@ class Corruption:
 def corrupted(
     images: NDArray[np.uint8], name: str, amount: float, seed: int, rows: Sequence[int]
 ) -> NDArray[np.uint8]:
-    """Images made worse.
-
-    Args:
-        images: [N, C, H, W].
-        name: Of CORRUPTIONS.
-        amount: See `Corruption`.
-        seed: Of noise.
-        rows: [N], a number of each image, which its noise is drawn by.
-
-    Returns:
-        [N, C, H, W].
-    """
+    """Images [N, C, H, W] made worse. name: of CORRUPTIONS; amount: see `Corruption`; rows: [N], a
+    number of each image, by which and the seed its noise is drawn."""
     worse = np.empty_like(images)
     for place, image, row in zip(worse, images, rows, strict=True):
         generator = np.random.default_rng(derive(seed, "corruption", name, repr(amount), row))

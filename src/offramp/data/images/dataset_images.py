@@ -157,13 +157,8 @@ def view_seed(view: View, index: int) -> int:
 
 
 def read_sample(samples: SampleRows, row: int, seed: int, where: str) -> tuple[Tensor, Any]:
-    """One sample of a Dataset, read under a seed.
-
-    Args:
-        samples: The Dataset.
-        row: Which one.
-        seed: Of the global generators meanwhile.
-        where: What to call it in an error.
+    """One sample of a Dataset, read under a seed. seed: of the global generators meanwhile; where: what
+    errors call it.
 
     Returns:
         An image [C, H, W], uint8 or float32, or a text [T] int64; and its label as the Dataset has it.

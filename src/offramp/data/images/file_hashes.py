@@ -31,12 +31,7 @@ def place(root: Path) -> Path:
 
 
 def digests(root: Path, ids: Sequence[str], fresh: bool = False) -> list[str]:
-    """SHA-256, in hex, of the files `root/id`.
-
-    Args:
-        root: The folder.
-        ids: Paths below it.
-        fresh: Whether to read every one, whatever the manifest says.
+    """SHA-256, in hex, of the files `root/id`. fresh: read every one, whatever the manifest says.
 
     Raises:
         OfframpError: naming a file that cannot be read.
@@ -73,13 +68,9 @@ def refresh(root: Path, ids: Sequence[str], before: Mapping[str, str]) -> list[s
 def changed(root: Path, shas: Mapping[str, str], key: str) -> str | None:
     """One of the files `root/id` whose hash is no longer what it was; None where all are.
 
-    Every file's stamp is looked at, and at most MOST_REHASHED files are read: first those whose stamp
-    or hash is not the manifest's, then others. Nothing is written.
-
-    Args:
-        root: The folder.
-        shas: Hashes as they were, by id.
-        key: Which others are read is a function of it.
+    Every file's stamp is looked at, and at most MOST_REHASHED files are read: first those whose stamp or
+    hash is not the manifest's, then others. Nothing is written. shas: hashes as they were, by id; key:
+    which of the others are read is a function of it.
 
     Raises:
         OfframpError: naming a file that cannot be read.

@@ -129,11 +129,8 @@ def open_image(file: Path | bytes, name: str) -> Image.Image:
     """An image file as RGB, turned upright as its EXIF data says.
 
     Gray is repeated, transparency dropped; of 16 bits the upper eight are taken, of an animation the
-    first frame. A bundle makes the same of a file: `offramp.preprocessing.Preprocessing.pixels`.
-
-    Args:
-        file: Where it is, or its bytes.
-        name: What to call it in an error.
+    first frame. A bundle makes the same of a file: `offramp.preprocessing.Preprocessing.pixels`. name:
+    what errors call it.
 
     Raises:
         OfframpError: for an image that is damaged, or deeper than 16 bits.
@@ -197,12 +194,8 @@ def pixel_digest(image: Tensor) -> str:
 def stacked(
     read: Callable[[int], Tensor | None], rows: Sequence[int], name: Callable[[int], str]
 ) -> tuple[Tensor, list[int]]:
-    """Images read in parallel, as one tensor.
-
-    Args:
-        read: An image [C, H, W] by its row; None leaves it out.
-        rows: Which ones.
-        name: What to call a row in an error.
+    """Images read in parallel, as one tensor. read: an image [C, H, W] by its row; None leaves it out.
+    name: what errors call a row.
 
     Returns:
         [n, C, H, W], and the rows that they are of.
@@ -258,12 +251,8 @@ def folders(path: Path) -> list[Path]:
 
 
 def class_files(root: Path, split: Path, classes: Sequence[str]) -> tuple[Files, Tensor]:
-    """The image files in the folders of classes, each class in the order of the files' names.
-
-    Args:
-        root: The folder of the data set.
-        split: The folder that holds those of the classes, at or below `root`.
-        classes: Their names.
+    """The image files in the folders of classes, each class in the order of the files' names. split:
+    where these folders lie, at or below `root`, that of the data set.
 
     Returns:
         The files, class by class, and their class numbers [N].

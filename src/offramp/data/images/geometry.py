@@ -78,13 +78,8 @@ class Geometry:
         return self.toned(image if self.resize is None else _shorter(image, self.resize))
 
     def of_batch(self, images: Tensor) -> Tensor:
-        """Images that have one size already. Texts [N, T] come back as they are.
-
-        Args:
-            images: [N, C, H, W].
-
-        Returns:
-            [N, C', H', W'].
+        """Images [N, C, H, W] that have one size already → [N, C', H', W']. Texts [N, T] come back as
+        they are.
 
         Raises:
             OfframpError: where floating-point images, which are already normalized, or texts would

@@ -30,13 +30,8 @@ INK, GRAY, PAPER, LINE, FRAME = "#1a1a1a", "#6b6b6b", "#ffffff", "#e2e2e2", "#1f
 
 
 def sheet(data: UnreadData, name: str, augment: Augment | None, seed: int = 42) -> Image.Image:
-    """Training images as networks get them, a row for each of the first MOST_CLASSES classes.
-
-    Args:
-        data: Whose images.
-        name: Of the data set, for the head.
-        augment: Where it is there, each image as it is, then views that train, of epochs 0, 1, 2.
-        seed: Of the views.
+    """Training images as networks get them, a row for each of the first MOST_CLASSES classes. Where
+    `augment` is there: each as it is, then views that train, of epochs 0, 1, 2. name: of the data set.
     """
     classes = data.classes
     rows = classes[:MOST_CLASSES]

@@ -190,13 +190,8 @@ def graphs_of(module: nn.Module, input_shape: tuple[int, ...], pick: Pick | None
     """Trace and observe a copy of `module` on noise of `input_shape` (`[C, H, W]`).
 
     What fx does not follow, such as a choice that depends on sizes, is traced by `torch.export`. Neither
-    the module nor the global generator changes.
-
-    Args:
-        module: In any mode.
-        input_shape: Of one image.
-        pick: Of a module that was trained with several exits, whose logits it answers with; such a one
-            is taken as it is in eval mode.
+    the module nor the global generator changes. pick: of a module that was trained with several exits,
+    whose logits it answers with; such a one is taken as it is in eval mode.
 
     Raises:
         OfframpError: When images of that shape do not pass, when the module cannot be traced, or when

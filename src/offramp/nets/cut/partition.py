@@ -198,11 +198,8 @@ class Trunk:
         return self._live[-1]
 
     def on(self, module: nn.Module, clock: Clock | None = None) -> Trunk:
-        """The same cuts on another instance of the same architecture, without tracing it.
-
-        Args:
-            module: The other instance.
-            clock: Of the network that the new trunk belongs to; None makes one.
+        """The same cuts on another instance of the same architecture, without tracing it. clock: of the
+        network that the new trunk belongs to; None makes one.
 
         Raises:
             OfframpError: When a parameter or a buffer is missing or has another shape.
@@ -226,14 +223,9 @@ def cut(
     *,
     surveyed: Survey | None = None,
 ) -> Trunk:
-    """Cut `module` after each of `taps` and before its classifier.
-
-    Args:
-        module: Stays as it is, but for constants that a trace kept.
-        input_shape: Of one image, `[C, H, W]`.
-        taps: Names of places, first to last; a submodule's path means its (last) output.
-        final: The place that feeds the classifier; None finds it.
-        surveyed: `survey(module, input_shape)`, where the caller has it already.
+    """Cut `module` after each of `taps` and before its classifier. taps: first to last; a submodule's
+    path means its (last) output. final: the place that feeds the classifier; None finds it. The module
+    stays as it is, but for constants that a trace kept.
 
     Raises:
         OfframpError: When a name is unknown, when places are out of order or not before the classifier,

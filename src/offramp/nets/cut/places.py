@@ -151,11 +151,8 @@ class Survey:
         return next(p for p in points if p.eval is points[-1].eval)
 
     def places(self, final: str | None = None) -> tuple[ExitPlace, ...]:
-        """Every place before the cut point that feeds the classifier, in the order of execution.
-
-        Args:
-            final: The name of that cut point, where it is not the one that `final` finds.
-        """
+        """Every place before the cut point that feeds the classifier, in the order of execution. final:
+        the name of that cut point, where it is not the one that `final` finds."""
         mode, parameters = self.graphs.eval, self.graphs.parameters
         total = sum(f.macs for f in mode.facts.values())
         places, pooled = [], False

@@ -27,12 +27,8 @@ MACHINES = 256  # the most that a forecast looks at
 
 
 def measured(plan: Plan, device: torch.device, step_macs: float = STEP_MACS) -> float:
-    """How fast this machine trains a plan's network, by a short measurement.
-
-    Args:
-        plan: Whose network, batches and numerics.
-        device: Where.
-        step_macs: MACs of a measured step, about.
+    """How fast this machine trains a plan's network, by a short measurement. step_macs: of a measured
+    step, about.
 
     Returns:
         MACs a second; of all devices that train a phase together, what they send each other left out.
@@ -327,15 +323,8 @@ class OnMachines:
 
 
 def on_machines(plans: Sequence[tuple[Spans, float]], price: float | None = None) -> OnMachines:
-    """What is left on 1, 2, 4, … MACHINES equal machines, of plans that run one after another.
-
-    Args:
-        plans: Of each, what its schedule comes to, and MACs a second.
-        price: Of a machine an hour.
-
-    Returns:
-        Times and prices.
-    """
+    """What is left on 1, 2, 4, … MACHINES equal machines, of plans that run one after another. plans:
+    what the schedule of each comes to, and MACs a second; price: of a machine an hour."""
     rows: list[Machines] = []
     for count in sizes(MACHINES):
         seconds = sum(span.by_machines[count] / speed for span, speed in plans)

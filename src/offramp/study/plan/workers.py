@@ -83,11 +83,6 @@ class Workers:
 def chosen(plan: Plan, count: int, cores: Callable[[], int] = usable_cores) -> Workers:
     """So many, as the user says; with what speaks against it.
 
-    Args:
-        plan: What they train.
-        count: How many.
-        cores: How many cores the machine has.
-
     Raises:
         OfframpError: For several, where each phase is to train on several devices.
     """
@@ -118,18 +113,7 @@ def suited(
     cores: Callable[[], int] = usable_cores,
     memory: Callable[[], int] = free_memory,
 ) -> Workers:
-    """The number of workers that suits a plan.
-
-    Args:
-        plan: What they train.
-        store: What is finished in it needs none.
-        device: Where.
-        cores: How many cores the machine has.
-        memory: How many bytes are free.
-
-    Returns:
-        The number, and why.
-    """
+    """The number of workers that suits a plan, and why. What is finished in the store needs none."""
     if plan.study.execution.mode == "plain":
         return Workers(1, "in plain execution costs are results, so phases train one at a time")
     if plan.numerics.ranks > 1:
@@ -209,13 +193,8 @@ def check_memory(
     """Refuse what cannot fit into memory.
 
     What this process holds, which has read the data and trains itself where it is the only one, counts
-    for none: others have only the images again, and share the libraries.
-
-    Args:
-        plan: What is trained, on the CPU.
-        count: By how many processes.
-        memory: Bytes that all of them together may still take.
-        addresses: Bytes of address space that each of them may.
+    for none: others have only the images again, and share the libraries. memory: bytes that all of them
+    together may still take; addresses: bytes of address space that each may.
 
     Raises:
         OfframpError: Where what they take at the least is more.

@@ -138,14 +138,8 @@ LOST = {
 
 @contextmanager
 def joined(where: str) -> Iterator[Cluster]:
-    """Join a cluster while the block runs.
-
-    Args:
-        where: `ray://HOST:PORT`, or `ray` for that of RAY_ADDRESS; without one, Ray is started here, for
-            this machine alone, and ends with the block.
-
-    Yields:
-        The cluster.
+    """Join a cluster while the block runs. where: `ray://HOST:PORT`, or `ray` for that of RAY_ADDRESS;
+    without one, Ray is started here, for this machine alone, and ends with the block.
 
     Raises:
         OfframpError: Where Ray is not installed or too old, and where no cluster answers.

@@ -54,17 +54,8 @@ def record(
     workers: int,
     meter: Meter,
 ) -> Cost:
-    """A node's cost, for its record.
-
-    Args:
-        plan: That it is of.
-        trainee: The node as it trained.
-        frozen_macs: MACs of frozen layers that it has not been charged with yet.
-        cached: Where the group's frozen values were.
-        fused_with: How many phases shared its passes.
-        workers: How many processes shared the machine.
-        meter: That measured.
-    """
+    """A node's cost, for its record. frozen_macs: of frozen layers that it has not been charged with
+    yet; fused_with, workers: how many phases shared its passes, and how many processes the machine."""
     node, net, execution = trainee.node, plan.net, plan.study.execution
     images = plan.data.images_an_epoch
     passed = (trainee.epoch, len({trainee.epoch, trainee.best_epoch}))

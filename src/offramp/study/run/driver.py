@@ -256,13 +256,7 @@ def run_on_cluster(
 ) -> Generator[events.Event, None, None]:
     """Train every missing node and write every trial, by the machines of a cluster.
 
-    What is at work is saved when whoever reads closes this.
-
-    Args:
-        plan: What is trained.
-        store: Where to; every machine must reach it.
-        cluster: Joined already.
-        checkpoint_seconds: As of `RunConfig`.
+    What is at work is saved when whoever reads closes this. Every machine must reach the store.
 
     Yields:
         Events, in the order in which they are heard of.

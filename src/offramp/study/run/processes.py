@@ -180,12 +180,8 @@ def run_pooled(plan: Plan, store: Store, config: RunConfig) -> Generator[Event, 
 
     A process that is killed is replaced by the rule of `protocol.Restarts`; where the system killed it
     for lack of memory, the others go on without it. Ranks start again together, from the last
-    checkpoint. All end, and save first, when this process ends, however it does.
-
-    Args:
-        plan: What is trained.
-        store: Where to.
-        config: How; its device may stand for several.
+    checkpoint. All end, and save first, when this process ends, however it does. The device of `config`
+    may stand for several.
 
     Yields:
         Events in the order in which they happen.
@@ -231,15 +227,8 @@ def _run_workers(plan: Plan, store: Store, config: RunConfig) -> Generator[Event
 
 
 def listen(launcher: Launcher, orders: Sequence[TaskOrder], restarts: Restarts) -> Iterator[Event]:
-    """Start a worker for each order, and replace those that are lost, until all have finished.
-
-    Args:
-        launcher: Starts them.
-        orders: One each; whoever takes another's place takes its order, and so its device.
-        restarts: The rule.
-
-    Yields:
-        Their events.
+    """Start a worker for each order, and tell what they do, until all have finished. One that is lost is
+    replaced, by the rule; whoever takes its place takes its order, and so its device.
 
     Raises:
         OfframpError: For the reason for which a worker stopped, and where one is lost too often.
@@ -279,11 +268,7 @@ def _replaced(loss: TaskFailure, name: str, restarts: Restarts, left: int) -> st
 
 
 def check_killed(loss: TaskFailure, count: int) -> None:
-    """Refuse what no new process mends.
-
-    Args:
-        loss: Of a process.
-        count: How often it was lost by now.
+    """Refuse what no new process mends. count: how often it was lost by now.
 
     Raises:
         OfframpError: Where it ended by itself without a word, and where it was killed too often.

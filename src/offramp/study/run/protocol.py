@@ -104,14 +104,8 @@ def loads(line: str) -> TaskOrder:
 def order_of(
     plan: Plan, store: Store, config: RunConfig, needs: Needs, failures: Path | None = None
 ) -> TaskOrder:
-    """The order to work on a plan; what of it, `replace` adds.
-
-    Args:
-        plan: What is trained.
-        store: Where to.
-        config: How; its folder of caches and number of workers count on this machine alone.
-        needs: What a task takes.
-        failures: As of `TaskOrder`.
+    """The order to work on a plan; what of it, `replace` adds. config: its folder of caches and number
+    of workers count on this machine alone.
 
     Raises:
         OfframpError: For a strategy that is a function which another process cannot import.

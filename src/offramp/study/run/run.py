@@ -409,14 +409,9 @@ def run(
     """Train every missing node and write every trial, in this process.
 
     A node that fails takes what needs it with it, and the rest goes on. Whoever stops reading closes it:
-    locks, caches and torch's settings are put back then.
-
-    Args:
-        plan: What is trained.
-        store: Where to.
-        config: How.
-        failed: Shared by processes that run the same plan, so that none repeats what failed in another.
-        with_trials: Write trials too; else train the nodes alone.
+    locks, caches and torch's settings are put back then. Processes that run the same plan share
+    `failed`, so that none repeats what failed in another. with_trials: write trials too, not nodes
+    alone.
 
     Yields:
         What happens.

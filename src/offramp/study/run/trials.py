@@ -65,15 +65,8 @@ def answered(trial: Trial) -> set[tuple[int, int, Lineage, str]]:
 
 
 def write(plan: Plan, store: Store, trial: Trial, images: Images, answers: LogitsByName) -> None:
-    """Assemble the trial's network, compute its logits on three splits, and write both.
-
-    Args:
-        plan: That the trial is of.
-        store: Where its nodes are, and it will be.
-        trial: Which.
-        images: Of the plan's data.
-        answers: Logits [N, classes] that other trials have computed already; those of this one are
-            added.
+    """Assemble the trial's network, compute its logits on three splits, and write both. answers: logits
+    [N, classes] that other trials have computed already; those of this one are added.
 
     Raises:
         DataChanged: As `check_unchanged`; nothing is written then.
@@ -128,13 +121,9 @@ def answer(
 
 
 def check_unchanged(data: Data, splits: Sequence[str], key: str) -> None:
-    """Refuse image files that are read as they are needed, where they changed since keys were made.
-
-    Args:
-        data: Of the plan.
-        splits: Which to look at.
-        key: Chooses the files that are read for that, a few hundred at most of a split (see
-            `offramp.data.images.file_hashes.changed`).
+    """Refuse image files that are read as they are needed, where they changed since keys were made. key:
+    chooses the files that are read for that, a few hundred at most of a split (see
+    `offramp.data.images.file_hashes.changed`).
 
     Raises:
         DataChanged: Naming a file that is no longer what the plan's keys were made of.
@@ -277,14 +266,8 @@ def load_network(
     attached: ExitNetwork | None = None,
     trust_code: bool = False,
 ) -> ExitNetwork:
-    """The trained network of a trial, in eval mode.
-
-    Args:
-        store: Where the trial is.
-        trial: Its id.
-        device: Where the network goes.
-        attached: The network to fill a copy of, where the trial's was attached in Python.
-        trust_code: See `blank_network`.
+    """The trained network of a trial, in eval mode. attached: the network to fill a copy of, where the
+    trial's was attached in Python; trust_code: see `blank_network`.
 
     Raises:
         OfframpError: For a trial whose network or files are gone.
@@ -308,12 +291,8 @@ def is_attached(store: Store, trial: str) -> bool:
 
 
 def blank_network(store: Store, trial: str, trust_code: bool = False) -> ExitNetwork:
-    """A trial's network without what it learned.
-
-    Args:
-        store: Where the trial is.
-        trial: Its id.
-        trust_code: Run the file that the store names, where the backbone is code of somebody's own.
+    """A trial's network without what it learned. trust_code: run the file that the store names, where
+    the backbone is code of somebody's own.
 
     Raises:
         OfframpError: For a backbone that has changed since, or whose file is gone or not trusted.

@@ -46,10 +46,8 @@ NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "Can
 
 
 def carry_out(line: str) -> Iterator[str]:
-    """Do what an order says. Whoever stops reading closes it; interrupted, it saves.
-
-    Args:
-        line: What `TaskOrder.dumps` wrote.
+    """Do what an order says. Whoever stops reading closes it; interrupted, it saves. line: what
+    `TaskOrder.dumps` wrote.
 
     Yields:
         Events, a line of JSON each.

@@ -70,11 +70,7 @@ def root_setting(folder: str | Path | None) -> list[str]:
 
 
 def read(path: str | Path, overrides: Sequence[str] = ()) -> Study:
-    """The study of a file that is not a list.
-
-    Args:
-        path: Of the file.
-        overrides: As the settings of `StudyFile`.
+    """The study of a file that is not a list. overrides: as the settings of `StudyFile`.
 
     Raises:
         OfframpError: For a file that cannot be read and for everything that is wrong in it.
@@ -108,10 +104,7 @@ def parse(
 
 def as_text(study: Study, without_functions: bool = True) -> str:
     """A study as JSON, for another process: what a study file says, after all overrides.
-
-    Args:
-        study: A study that was read.
-        without_functions: Refuse a strategy that is a function at hand. Else its name alone is told.
+    without_functions: refuse a strategy that is a function at hand; else its name alone is told.
 
     Raises:
         OfframpError: For such a function, which has no name to find it by.
@@ -131,12 +124,8 @@ def as_text(study: Study, without_functions: bool = True) -> str:
 def from_text(
     text: str, where: Places | None = None, functions: Mapping[str, Any] | None = None
 ) -> Study:
-    """The study that `as_text` wrote.
-
-    Args:
-        text: The JSON.
-        where: The places of its settings, for messages.
-        functions: Strategies that are functions, by label.
+    """The study that `as_text` wrote. where: the places of its settings, for messages; functions:
+    strategies that are functions, by label.
 
     Raises:
         OfframpError: For anything else.
@@ -165,13 +154,9 @@ def exits(text: str) -> Any:
 def study_files(
     path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
 ) -> tuple[StudyFile, ...]:
-    """The study files of a list, in its order; of a file that is a study, itself.
-
-    Args:
-        path: Of the file.
-        overrides: As the settings of `StudyFile`, for every one.
-        data_root: Of a study, the folder of its data; of a list, a folder with one for each data set, by
-            name.
+    """The study files of a list, in its order; of a file that is a study, itself. overrides: as the
+    settings of `StudyFile`, for every one; data_root: of a study, the folder of its data; of a list, a
+    folder with one for each data set, by name.
 
     Raises:
         OfframpError: For a file that cannot be read, and for whatever is wrong in a list.

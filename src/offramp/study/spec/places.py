@@ -55,13 +55,8 @@ def expanded(value: Any, where: str) -> dict[str, Any]:
 def overridden(
     value: dict[str, Any], places: Places, setting: str, origin: str = "--set"
 ) -> tuple[dict[str, Any], Places]:
-    """An expanded study with one `key.key=value` applied, and the places that go with it.
-
-    Args:
-        value: The study.
-        places: Where its settings were written.
-        setting: The key, dotted, and the value as YAML.
-        origin: What wants it, for messages.
+    """An expanded study with one `key.key=value` applied, and the places that go with it. origin: what
+    wants it, for messages.
 
     Raises:
         OfframpError: For a setting without a value, or below what has no keys.

@@ -48,11 +48,7 @@ class Document:
 
 
 def text_of(path: pathlib.Path, missing: str) -> str:
-    """A file that somebody wrote.
-
-    Args:
-        path: Of the file.
-        missing: What to say where there is none.
+    """A file that somebody wrote. missing: what to say where there is none.
 
     Raises:
         OfframpError: Where it cannot be read as text.
@@ -72,12 +68,8 @@ def text_of(path: pathlib.Path, missing: str) -> str:
 def parse(text: str, source: str, numbered: bool = True) -> Document:
     """Read one YAML document. An empty one has the value None.
 
-    No tag makes an object. Anchors and `<<` merges work; a key that stands twice is refused.
-
-    Args:
-        text: Of the document.
-        source: What messages call it.
-        numbered: Whether they say the line.
+    No tag makes an object. Anchors and `<<` merges work; a key that stands twice is refused. source:
+    what messages call it; numbered: whether they say the line.
 
     Raises:
         OfframpError: `<source>:<line>: <what is wrong>`.
