@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
@@ -71,6 +72,15 @@ def in_line(error: BaseException, most: int = 200) -> str:
         " ".join((message + " ".join(trace.strip().splitlines()[-1:])).split()) or type(error).__name__
     )
     return shortened(text, most)
+
+
+def check_installed(what: str, extra: str, *packages: str) -> None:
+    """Raise OfframpError naming the packages that `what` needs and that are not here; an extra of
+    offramp brings them."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        needs = f"{what} needs {', '.join(missing)}"
+        raise OfframpError(f"{needs}; install with: pip install 'offramp[{extra}]'")
 
 
 def with_article(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from offramp import usercode
 from offramp.api.reporter import Reporter
 from offramp.errors import OfframpError
 from offramp.store.place import Place, place
@@ -85,7 +86,6 @@ def trusted(store: Store, trial: str, trust_code: bool | None, data: bool = Fals
     Raises:
         OfframpError: The code is forbidden, or nobody can be asked, or says no.
     """
-    from offramp import usercode
     from offramp.study.run.trials import recorded_code
 
     code = recorded_code(store, trial, data)
@@ -118,8 +118,6 @@ def code_line(studies: Iterable[Study], allowed: bool) -> str | None:
     Raises:
         OfframpError: They name code, and it is not allowed.
     """
-    from offramp import usercode
-
     names = dict.fromkeys(name for study in studies for name in study.code_names)
     if not allowed:
         usercode.forbid(names)

@@ -142,7 +142,7 @@ def export(
         OfframpError: The policy is of another trial, the place is not free, the network cannot be a
             graph, the bundle answers differently from PyTorch, or the policy is unreliable.
     """
-    graphs.check_installed()
+    graphs.check_exporter()
     bundle.check_place(out, options.force)
     yield "reading the trial"
     trained = trials.read(store, prefix, options.trust_code)
@@ -185,7 +185,7 @@ def of_network(
     None reads those of the trial's data, where they can be read."""
     pictures = pictures or Pictures()
     options = replace(options, runtimes=tuple(dict.fromkeys(options.runtimes)))
-    graphs.check_installed()
+    graphs.check_exporter()
     check_runtimes(options.runtimes, int8=options.int8 is not None)
     bundle.check_place(out, options.force)
     policy.check_fits(rule, trained.id, trained.hash, trained.exits)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.bundle.runtime import SUMS, Bundle, BundleError
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, check_installed
 from offramp.files import DOCUMENT, check_writable, folder_at, is_litter, read_regular
 from offramp.hashing import file_digest
 
@@ -37,8 +36,7 @@ KEY = "pkg.torch.onnx.stack_trace"  # of a node's metadata
 
 def check_runtime() -> None:
     """Raises OfframpError without what runs bundles, an extra."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise OfframpError("a bundle needs onnxruntime; install it with pip install 'offramp[onnx]'")
+    check_installed("a bundle", "onnx", "onnxruntime")
 
 
 def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> Bundle:
@@ -171,11 +169,8 @@ def remove_traces_from(file: Path) -> None:
     installed."""
     if KEY.encode() not in file.read_bytes():
         return
-    if importlib.util.find_spec("onnx_ir") is None:
-        raise OfframpError(
-            f"{file.name} names folders of this machine, and removing them needs onnx_ir; install with: "
-            "pip install 'offramp[onnx]'"
-        )
+    what = f"{file.name} names folders of this machine, and removing them"
+    check_installed(what, "onnx", "onnx_ir")
     import onnx_ir
 
     model = onnx_ir.load(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from offramp.bundle.folder import remove_traces
 from offramp.bundle.runtime import BEFORE
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, check_installed
 from offramp.inputs import blank
 from offramp.nets import ExitNetwork
 from offramp.nets.cut.trace import quiet
@@ -39,13 +38,9 @@ class StageGraph:
         return f"stages/exit-{self.exit}.onnx"
 
 
-def check_installed() -> None:
+def check_exporter() -> None:
     """Raises OfframpError naming what the export needs and is not installed."""
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise OfframpError(
-            f"export needs {', '.join(missing)}; install with: pip install 'offramp[onnx]'"
-        )
+    check_installed("export", "onnx", *NEEDED)
 
 
 def layout(trunk_of: Sequence[int], exits: Sequence[int]) -> tuple[StageGraph, ...]:

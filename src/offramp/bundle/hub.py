@@ -6,7 +6,6 @@ offramp's own), and nothing is unpickled. Every file is checked against SHA256SU
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -19,9 +18,10 @@ from typing import Any
 from offramp.bundle import folder as bundle
 from offramp.bundle.card import data_title
 from offramp.bundle.runtime import SUMS
-from offramp.errors import OfframpError, in_line
+from offramp.errors import OfframpError, check_installed, in_line
 from offramp.escape import markdown as escape
 
+LIBRARY = ("the hub", "hub", "huggingface_hub")  # as `check_installed` takes it
 PREFIX = "hf:"
 PLACE = re.compile(r"(?P<repo>[\w.-]{1,96}/[\w.-]{1,96})(?:@(?P<revision>[\w./-]{1,200}))?", re.ASCII)
 LICENSE = re.compile(r"[a-z0-9.+-]{1,64}")
@@ -33,12 +33,6 @@ FILES = (
 )
 """All that a bundle may hold; anything else in a repository is left there."""
 CARD = "README.md"  # the model card, as the hub shows it
-
-
-def check_installed() -> None:
-    """Raises OfframpError without the extra."""
-    if importlib.util.find_spec("huggingface_hub") is None:
-        raise OfframpError("the hub needs huggingface_hub; install with: pip install 'offramp[hub]'")
 
 
 def place(name: str) -> tuple[str, str | None]:
@@ -57,7 +51,7 @@ def local(name: str) -> Path | None:
     fetched."""
     if not name.startswith(PREFIX):
         return None
-    check_installed()
+    check_installed(*LIBRARY)
     from huggingface_hub import snapshot_download
 
     repo, revision = place(name)
@@ -83,7 +77,7 @@ def push(
     Raises:
         OfframpError: The bundle is damaged, or the hub refuses it.
     """
-    check_installed()
+    check_installed(*LIBRARY)
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
     repo, revision = place(name)
@@ -115,7 +109,7 @@ def prepare(
 ) -> tuple[str, ...]:
     """Put all that `push` would send into an empty folder, and send nothing; returns the files' names.
     Raises OfframpError for a damaged bundle, a name that is not a place, and an unknown license."""
-    check_installed()
+    check_installed(*LIBRARY)
     place(name)
     if LICENSE.fullmatch(license) is None:
         raise OfframpError(f"the hub has no license '{license}'; give one such as mit or apache-2.0")

@@ -187,7 +187,7 @@ def _network(
 
 def _plain_graph(net: ExitNetwork, folder: Path) -> str:
     """The backbone without exits as one graph."""
-    graphs.check_installed()
+    graphs.check_exporter()
     (stage,) = graphs.layout(inside(net).trunk_of, [net.exits])
     for _ in graphs.export(net, (stage,), folder):
         pass

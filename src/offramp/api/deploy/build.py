@@ -49,10 +49,12 @@ from offramp.api.train.run import say_interrupted
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import guidelines
 from offramp.parts import Part, path
+from offramp.policy.limits import LIMITS, refuse_below
 from offramp.recipe import ADOPTED
 from offramp.store.place import Place, place
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import macs, percent
+from offramp.usercode import is_user_code
 
 if TYPE_CHECKING:
     from offramp.api.fit import Fitted
@@ -429,7 +431,6 @@ def strategy_advice(goal: Goal, frozen_backbone: bool = False) -> tuple[Strategy
 def _limited(choices: BuildChoices, images: int | None = None) -> tuple[BuildChoices, tuple[str, ...]]:
     """The choices, with a limit, and what to say of it. Where none is named, it is the usual loss or, of
     too few calibration images for that, the least that they can tell, if that is of use."""
-    from offramp.policy.limits import LIMITS
     from offramp.policy.useful import least_loss
 
     names = [name.replace("-", "_") for name in LIMITS]
@@ -489,7 +490,7 @@ def _check(choices: BuildChoices, out: Path) -> tuple[Path | None, float | None]
     allowed = int8_share(choices.get("int8", False), choices.get("int8_loss"))
     times = None if file is None else Path(file)
     check_stage_times(times, limit.kind, allowed is not None, choices.get("anyway", False))
-    graphs.check_installed()
+    graphs.check_exporter()
     check_runtimes(choices.get("runtime", ()), int8=allowed is not None)
     folder.check_place(out, force)
     return check_page(choices.get("web"), choices.get("onnxruntime_web"), force, out), allowed
@@ -507,8 +508,6 @@ def _check_labels(several: bool, choices: BuildChoices) -> None:
 
 def _check_macs(plan: Plan, choices: BuildChoices) -> None:
     """Raises OfframpError, before the work, for a limit on MACs that no exit can keep."""
-    from offramp.policy.limits import refuse_below
-
     limit, of = target_of(choices, plan.net.plain_macs), plan.trials[0].resolved
     least = min(sum(plan.net.macs(part, of.carry) for part in path(exit)) for exit in of.final)
     if limit.kind == "max-mean-macs":
@@ -580,7 +579,6 @@ def _best_of(
     from offramp.analysis.recommend import Preference
     from offramp.report import evidence
     from offramp.report.advice import choice
-    from offramp.usercode import is_user_code
 
     preference = Preference(goal, frozen_backbone=keep_frozen)
     best = choice(evidence.open(source), preference, backbone)
@@ -689,8 +687,6 @@ def _exits(plan: Plan) -> list[dict[str, Any]]:
 
 def _named_limit(choices: CalibrationOptions) -> dict[str, Any]:
     """A share as a number; of others what was named, as a percentage is of a network's MACs."""
-    from offramp.policy.limits import LIMITS
-
     limit = target_of(choices)
     named: Any = choices.get(limit.kind.replace("-", "_"))
     return {limit.kind: limit.value if LIMITS[limit.kind].metavar == "SHARE" else named}

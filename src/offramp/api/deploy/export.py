@@ -118,7 +118,7 @@ def export(
         raise OfframpError(NO_POLICY)
     folder = Path(out)
     allowed = int8_share(int8, int8_loss)
-    graphs.check_installed()
+    graphs.check_exporter()
     web_runtime = check_page(web, onnxruntime_web, force, folder)
     source = opened(store)
     trial = source.find_trial(trial)

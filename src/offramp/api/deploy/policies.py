@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.options import CommandOption, StageTimesFile, check_names
 from offramp.errors import OfframpError
-from offramp.policy.limits import LIMITS, Limits
+from offramp.policy.limits import LIMITS, Limits, check_times
 from offramp.policy.scoring import SCORES
 
 if TYPE_CHECKING:
@@ -68,7 +68,6 @@ def check_options(options: CalibrationOptions) -> Target:
         OfframpError: The options do not go together.
     """
     from offramp.policy.calibrate import check_labels
-    from offramp.policy.limits import check_times
 
     check_names(options, CalibrationOptions)
     target = target_of(options)

@@ -29,7 +29,9 @@ from offramp.api.options import (
     TrustCode,
 )
 from offramp.errors import OfframpError
-from offramp.files import resolved
+from offramp.escape import cell
+from offramp.files import replacing, resolved, writing
+from offramp.hashing import finite
 from offramp.terminal import TextBlocks, TextTable, console
 from offramp.units import counted, duration, percent
 
@@ -250,8 +252,6 @@ def _answer(
 
 def write(out: Path, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable]) -> None:
     """Write the table of answers."""
-    from offramp.files import replacing, writing
-
     with (
         writing(out),
         replacing(out) as temporary,
@@ -265,8 +265,6 @@ def write(out: Path, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable]) 
 
 def _cells(file: Path, row: FileAnswer | None, reason: str = "") -> list[object]:
     """Of COLUMNS: an answer, or why there is none."""
-    from offramp.escape import cell
-
     if row is None:
         return [cell(str(file)), "", "", "", "", cell(reason)]
     shares = f"{row.confidence:.6f}", str(row.exit), f"{row.compute:.6f}"
@@ -382,7 +380,6 @@ def stream(
 def _print_line(writer: Any, as_json: bool, streamed: Streamed) -> None:
     """A line at once."""
     from offramp.bundle.runtime import answer_fields
-    from offramp.hashing import finite
 
     row, milliseconds = streamed.answer, 1000 * streamed.seconds
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from offramp import units
 from offramp.api.answer import answer
 from offramp.api.options import CommandOption, size
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, check_installed
 from offramp.terminal import TextBlocks
 
 if TYPE_CHECKING:
@@ -121,10 +120,7 @@ def serve_bundle(
         offramp serve bundle/
         curl -F image=@photo.jpg http://127.0.0.1:8000/predict
     """
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        names = ", ".join(missing)
-        raise OfframpError(f"serve needs {names}; install with: pip install 'offramp[serve]'")
+    check_installed("serve", "serve", *NEEDED)
     from offramp.serve.app import make_app
     from offramp.serve.server import make_server
     from offramp.serve.uploads import ServeLimits

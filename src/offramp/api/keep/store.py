@@ -20,7 +20,7 @@ from offramp.api.options import (
     read_place,
 )
 from offramp.errors import OfframpError
-from offramp.store.place import Place, place
+from offramp.store.place import Place, Url, place
 from offramp.terminal import TextBlocks
 from offramp.units import counted, duration, size
 
@@ -65,7 +65,6 @@ def index_store(
         offramp store index s3://bucket/runs
     """
     from offramp.store.archive import is_store
-    from offramp.store.place import Url
     from offramp.store.store import Store
 
     root = place(address)

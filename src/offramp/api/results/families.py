@@ -19,6 +19,8 @@ from offramp.api.options import (
     formats_of,
 )
 from offramp.errors import OfframpError
+from offramp.escape import markdown
+from offramp.files import write_whole
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted
 
@@ -147,9 +149,6 @@ def figures(
 
 
 def _write_captions(path: Path, figures: Sequence[Figure]) -> None:
-    from offramp.escape import markdown
-    from offramp.files import write_whole
-
     parts = []
     for f in figures:
         paper = f" (paper's {f.paper})" if f.paper else ""

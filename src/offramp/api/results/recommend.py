@@ -13,6 +13,7 @@ from offramp.api.answer import answer, missing_notes
 from offramp.api.opening import places
 from offramp.api.options import RUNS, CommandOption, Macs, ResultsPlaces, StudyName
 from offramp.errors import OfframpError
+from offramp.paper.guidelines import guidelines as guidelines_for
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import macs
 
@@ -68,18 +69,15 @@ class Recommendation:
         return NO_RUNS if self._source is None else f"No runs back this. It is {self._source}'s advice."
 
     def _guidelines(self) -> dict[str, Any]:
-        from offramp.paper.guidelines import guidelines
-
         wish = self.preference
-        fitting, more = guidelines(wish.goal, wish.frozen_backbone, self._source)
+        fitting, more = guidelines_for(wish.goal, wish.frozen_backbone, self._source)
         return {"source": self._no_runs, "strategies": [asdict(g) for g in fitting], "more": list(more)}
 
     def _guideline_lines(self, reason: str) -> list[str]:
-        from offramp.paper.guidelines import guidelines
         from offramp.report import advice
 
         wish = self.preference
-        fitting, more = guidelines(wish.goal, wish.frozen_backbone, self._source)
+        fitting, more = guidelines_for(wish.goal, wish.frozen_backbone, self._source)
         lines = [f"{reason} {self._no_runs}", f"\nFor {advice.WORDS[wish.goal]}:"]
         lines += [f"- {' or '.join(g.strategies)}: {g.text} ({g.section})" for g in fitting]
         lines += ["\nBesides:", *(f"- {text}" for text in more)]

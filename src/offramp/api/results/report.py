@@ -21,6 +21,8 @@ from offramp.api.options import (
 )
 from offramp.api.reporter import finished
 from offramp.errors import OfframpError
+from offramp.escape import cells
+from offramp.files import replacing, writing
 from offramp.terminal import TextBlocks
 from offramp.units import counted, duration, size
 
@@ -154,8 +156,6 @@ def numbers(
     """
     import pandas as pd
 
-    from offramp.escape import cells
-    from offramp.files import replacing, writing
     from offramp.report import evidence
     from offramp.store.archive import Archive, is_store
     from offramp.store.table import tidy

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from offramp.api.answer import answer
 from offramp.api.options import CommandOption, FastStepWatcher
 from offramp.errors import OfframpError, in_line, nearest
+from offramp.files import TABLE, read_regular
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted
 
@@ -124,7 +125,6 @@ def read(file: Path, value: str) -> pd.DataFrame:
     import pandas as pd
 
     from offramp import parquet
-    from offramp.files import TABLE, read_regular
 
     if not file.is_file():
         raise OfframpError(f"there is no file {file}; name a CSV or Parquet file")

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp.api.answer import answer
 from offramp.api.options import CommandOption, DataRoot, Settings
+from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
+from offramp.files import replacing, writing
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted
 
@@ -150,7 +152,6 @@ def describe_data(
         offramp data describe folder:photos --set data.size=64 --sheet photos.png
     """
     from offramp.data.images.sheet import sheet as drawn
-    from offramp.files import replacing, writing
 
     study, sources, audit = _opened(name, data_root, augment, settings)
     title = _title(study)
@@ -263,7 +264,6 @@ def split_data(
     """
     from offramp.data.audit import open_data
     from offramp.data.split_file import save
-    from offramp.data_spec import SPLITS
 
     out = Path(out)
     if out.is_file():

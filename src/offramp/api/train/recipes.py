@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from offramp.api.answer import answer
 from offramp.api.options import CommandOption
 from offramp.errors import OfframpError, nearest
+from offramp.paper.recipes import OTHERS, RECIPES, PaperRecipe
+from offramp.recipe import Recipe
 from offramp.terminal import TextBlocks, TextTable, Verbatim
-
-if TYPE_CHECKING:
-    from offramp.paper.recipes import PaperRecipe
 
 
 def study_yaml(study: Mapping[str, Any]) -> str:
@@ -42,13 +41,9 @@ class RecipeList:
     """All recipes: of the paper, and short ones beyond it."""
 
     def as_json(self) -> list[dict[str, Any]]:
-        from offramp.paper.recipes import OTHERS, RECIPES
-
         return [*map(_record, RECIPES.values()), *map(_other_record, OTHERS)]
 
     def document(self) -> TextBlocks:
-        from offramp.paper.recipes import RECIPES
-
         rows: dict[str, list[tuple[str, ...]]] = {"steps": [], "start": [], "source": []}
         for name, r in RECIPES.items():
             momentum = "–" if r.momentum is None else f"{r.momentum:g}"
@@ -90,8 +85,6 @@ def recipes(
         offramp recipes airbench-cifar10
         offramp recipes demo > demo.yaml
     """
-    from offramp.paper.recipes import OTHERS, RECIPES
-
     if name is None:
         return RecipeList()
     if name in OTHERS:
@@ -112,16 +105,11 @@ def _record(recipe: PaperRecipe) -> dict[str, Any]:
 
 
 def _other_record(name: str) -> dict[str, Any]:
-    from offramp.paper.recipes import OTHERS
-
     return {"name": name, "study": OTHERS[name]}
 
 
 def _short_ones() -> TextTable:
     """Recipes beyond the paper."""
-    from offramp.paper.recipes import OTHERS
-    from offramp.recipe import Recipe
-
     rows = []
     for name, study in OTHERS.items():
         recipe = Recipe(**study["recipe"])

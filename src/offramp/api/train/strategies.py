@@ -15,6 +15,7 @@ from offramp.errors import OfframpError
 from offramp.files import write_whole
 from offramp.parts import Parts, path
 from offramp.phase import STRUCTURE, Phase, Program, check, describe, listed, notes
+from offramp.strategies import GROUPS, STRATEGIES, explained
 from offramp.terminal import TextBlocks, TextTable
 
 EXITS = 4  # of the example by which costs are told
@@ -156,8 +157,6 @@ def _draw(name: str | None, exits: int, file: Path) -> StrategyPicture:
 
 
 def _listed() -> StrategyList:
-    from offramp.strategies import GROUPS, STRATEGIES
-
     joint = _work(STRATEGIES["joint"](EXITS))
     rows = [
         {
@@ -184,7 +183,6 @@ def _live(phase: Phase) -> set[int]:
 
 
 def _explain(name: str, exits: int) -> StrategyExplanation:
-    from offramp.strategies import explained
     from offramp.study.plan import programs
 
     strategy = programs.find(name)
