@@ -114,17 +114,9 @@ def cache_candidates(
     speeds: Speeds,
     cached: Collection[ValueName],
 ) -> list[CacheCandidate]:
-    """What a group of nodes will read again and again, for `place`.
-
-    Args:
-        nodes: Of the group.
-        net: For its MACs.
-        sizes: Bytes an image, of `cost.value_bytes`.
-        counts: Images of `train` and `validation`.
-        augment: Of the training images.
-        speeds: Of the machine.
-        cached: What is in the cache already; what is computed begins there.
-    """
+    """What a group of nodes will read again and again, for `place`. sizes: bytes an image; counts:
+    images of `train` and `validation`; cached: what is in the cache already, at which what is computed
+    begins."""
     readers: dict[FrozenValue, list[Node]] = {}
     for node in nodes:
         for value in reads_of(node):

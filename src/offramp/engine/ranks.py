@@ -119,15 +119,9 @@ class Ranks:
     def shares(
         self, order: Tensor, limits: Sequence[tuple[int, int]], owned: bool, device: torch.device
     ) -> list[BatchShare]:
-        """This rank's part of each batch, with its rows on the device.
-
-        Args:
-            order: The rows of an epoch, [N] int64 on the CPU.
-            limits: Where each batch begins and ends.
-            owned: Parts are those of `own` rows, so they are of unequal sizes; else the batch is cut
-                into equal ones (to a row).
-            device: Of this rank.
-        """
+        """This rank's part of each batch of an epoch, with its rows on the device. owned: parts are
+        those of `own` rows, so they are of unequal sizes; else the batch is cut into equal ones (to a
+        row)."""
         parts, counts = [], []
         for low, high in limits:
             batch = order[low:high]

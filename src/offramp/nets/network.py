@@ -365,15 +365,9 @@ def identified(net: ExitNetwork) -> ExitNetwork:
 def reshape(
     net: ExitNetwork, owners: Sequence[int], sources: Sequence[int], carry: Carry, gated: bool
 ) -> None:
-    """Change what `net` is made of, in place; its tensors are copies then, in the same modes.
-
-    Args:
-        net: The user's.
-        owners: The number of the trunk that each exit runs.
-        sources: The trunk that each of the new trunks is a copy of.
-        carry: What exits add of the answer before; what they have yet to learn adds nothing.
-        gated: Give early heads gates that have none.
-    """
+    """Change what `net` is made of, in place; its tensors are copies then, in the same modes. owners:
+    the trunk that each exit runs; sources: that which each new trunk is a copy of; gated: whether early
+    heads without gates get them."""
     own = inside(net)
     same = tuple(owners) == own.trunk_of and list(sources) == [*range(len(own.trunks))]
     if not same or carry != own.carry or (gated and any(head.gate is None for head in own.heads)):

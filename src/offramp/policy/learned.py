@@ -80,16 +80,8 @@ def shares(costs: Costs) -> tuple[float, ...]:
 
 
 def best_exits(logits: Floats, labels: Ints, spent: Sequence[float], cost: float = COST) -> Ints:
-    """The exit of least cross-entropy + cost · spent, the first of a tie; counted from 0.
-
-    Args:
-        logits: [N, E, C], all finite.
-        labels: [N].
-        spent: [E], of `shares`.
-        cost: λ.
-
-    Returns:
-        [N].
+    """The exit of least cross-entropy + cost · spent, the first of a tie; counted from 0. logits: [N, E,
+    C], all finite; labels: [N]; spent: [E], of `shares`; cost: λ.
 
     Example:
         >>> import numpy as np
@@ -122,11 +114,8 @@ def offsets(logits: Floats, labels: Ints) -> GateNumbers:
     """The offsets of all exits but the last, which has none: one a class, 0 for the common threshold,
     more where less confidence is enough.
 
-    Leaving loses where the full network is right and the exit is wrong.
-
-    Args:
-        logits: [N, E, C]. Rows with a logit that is not finite are left out.
-        labels: [N].
+    Leaving loses where the full network is right and the exit is wrong. logits: [N, E, C], of which rows
+    with a logit that is not finite are left out; labels: [N].
 
     Example:
         >>> import numpy as np

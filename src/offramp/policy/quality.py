@@ -64,12 +64,7 @@ def difference(lost: int, gained: int, rows: int, level: float = 0.95) -> Interv
     """The loss of accuracy, (lost - gained) / rows, of paired answers.
 
     The interval is Wald's after one more answer of each kind: it is not empty where no answer differs.
-
-    Args:
-        lost: Rows that turned from right to wrong.
-        gained: Rows that turned from wrong to right.
-        rows: All of them.
-        level: Of the interval.
+    lost, gained: rows that turned from right to wrong, and from wrong to right; level: of the interval.
 
     References:
         D. Bonett, R. Price. *Adjusted Wald confidence interval for a difference of binomial proportions
@@ -147,10 +142,7 @@ def aurc(scores: Floats, right: Bools) -> float:
 
     0 to 1, lower is better. Rows of equal score come in any order, so it is the mean over all.
     Calibration says whether confidences are true on average, this whether they find the mistakes.
-
-    Args:
-        scores: [N].
-        right: [N].
+    scores, right: [N].
 
     Example:
         >>> import numpy as np
@@ -213,14 +205,9 @@ def at_thresholds(
     thresholds: Sequence[float],
 ) -> list[tuple[float, float]]:
     """Accuracy and compute of each threshold, where an image leaves at the first exit whose confidence
-    (of several labels: in the least sure one) is at least that, else at the last.
-
-    Args:
-        logits: [N, E, C].
-        labels: [N], or [N, C].
-        macs: [E], of an image that leaves at each exit.
-        full_macs: Of the plain network.
-        thresholds: On confidence.
+    (of several labels: in the least sure one) is at least that, else at the last. logits: [N, E, C];
+    labels: [N], or [N, C]; macs: [E], of an image that leaves at each exit; full_macs: of the plain
+    network.
 
     Returns:
         Accuracy, 0 to 1, and mean MACs an image as a share of `full_macs`.

@@ -104,13 +104,8 @@ def of_file(path: Path, costs: Costs, batch: int, kind: LimitKind) -> MeasuredCo
     """The times in a device's file, as `policy.calibrate` takes them.
 
     A stage was measured with its exit's head. Where a policy leaves that head out, its time is counted
-    all the same, so what is promised is rather too slow than too fast.
-
-    Args:
-        path: Of the file.
-        costs: MACs of the trial's network.
-        batch: Images at once.
-        kind: The limit; one of the 95th percentile goes by those of stages, all others by means.
+    all the same, so what is promised is rather too slow than too fast. kind: the limit; one of the 95th
+    percentile goes by those of stages, all others by means.
 
     Raises:
         OfframpError: The times are of another network, or lack this batch or an exit.

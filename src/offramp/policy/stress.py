@@ -71,17 +71,8 @@ def stress_row(
     classes: Sequence[str],
     strength: tuple[int, float] = (0, 0.0),
 ) -> StressRow:
-    """What a policy does with images.
-
-    Args:
-        kind: See `StressRow`.
-        name: Likewise.
-        policy: Decides.
-        costs: See `evaluate`; also classes.
-        rows: Of the images; labels are -1 if they are foreign.
-        classes: Names by label.
-        strength: And the amount behind it.
-    """
+    """What a policy does with images; labels of `rows` are -1 if these are foreign. kind, name: see
+    `StressRow`; strength: and the amount behind it."""
     exits = np.asarray(policy.leaves(rows.logits))
     says = scoring.all_answer_logits(policy.score, rows.logits)
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
@@ -129,12 +120,8 @@ def conclusions(
 
 def taken(plain: Floats, attacked: Floats, full: float) -> Interval | None:
     """The share that an attack takes of what leaving early saves, with the interval of 95 % of a ratio
-    of means (delta method); None where images as they are are not shown to save anything.
-
-    Args:
-        plain: [N], MACs of images as they are.
-        attacked: [N], of the same images when attacked.
-        full: MACs of an image in the full network.
+    of means (delta method); None where images as they are are not shown to save anything. plain,
+    attacked: [N], MACs of images as they are, and of the same when attacked; full: in the full network.
     """
     saved = paired(np.full(len(plain), full), plain)
     if saved.low is None or saved.low <= 0:

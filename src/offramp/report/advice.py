@@ -148,11 +148,8 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
 
 
 def beside_plain(runs: Runs, several: bool = False) -> list[str]:
-    """What each cheaper plain network comes to, and who is above and below it at its compute.
-
-    Args:
-        several: There are several networks or data sets, so each is named.
-    """
+    """What each cheaper plain network comes to, and who is above and below it at its compute. several:
+    there are several networks or data sets, so each is named."""
     where = f" beside {runs.where}" if several else ""
     texts = []
     for control in runs.controls.cheaper:
@@ -228,11 +225,8 @@ def _measured(advice: Advice) -> bool:
 
 
 def sentence(advice: Advice, several: bool = False) -> str:
-    """What one goal comes to, a thing a sentence.
-
-    Args:
-        several: There is more than one data set, so it is named.
-    """
+    """What one goal comes to, a thing a sentence. several: there is more than one data set, so it is
+    named."""
     best, *others = advice.ranking
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
@@ -313,11 +307,8 @@ def _detectable(advice: Advice) -> str:
 
 
 def compared(levels: Sequence[ComputeLevel], place: str = "") -> str:
-    """Who leads at equal compute, from where to where; empty where nothing was compared.
-
-    Args:
-        place: Of the runs, where there are several.
-    """
+    """Who leads at equal compute, from where to where; empty where nothing was compared. place: of the
+    runs, where there are several."""
     if not levels or all(level.why is not None or len(level.means) < 2 for level in levels):
         return ""
     where = f" ({place})" if place else ""

@@ -31,12 +31,9 @@ def published(anywhere: bool = False) -> Sequence[Claim]:
 
 
 def read(source: Path | str, anywhere: bool = False) -> Sequence[Claim]:
-    """The claims of a file, or of a function.
-
-    Args:
-        source: A YAML file, which runs no code; or `path/file.py:name`, a function without arguments
-            that returns what such a file says, in the types of YAML. Its measures may be code too.
-        anywhere: As `Claims.bound` says.
+    """The claims of a file, or of a function. source: a YAML file, which runs no code; or
+    `path/file.py:name`, a function without arguments that returns what such a file says, in the types of
+    YAML. Its measures may be code too. anywhere: as `Claims.bound` says.
 
     Raises:
         OfframpError: For the first mistake, as `<file>:<line>: ...`.

@@ -323,9 +323,7 @@ def _macs_of(text: str, plain: int) -> float | None:
 
 def open(path: Place, study: str | None = None) -> Evidence:
     """The evidence in a store, in a folder that `store pack` wrote, or in a folder of such folders.
-
-    Args:
-        study: Only trials that a study of that name made.
+    study: only trials that a study of that name made.
 
     Raises:
         OfframpError: Where `path` is none of these, and where there is no such study.
@@ -342,9 +340,7 @@ def open(path: Place, study: str | None = None) -> Evidence:
 
 def open_all(paths: Sequence[Place], study: str | None = None) -> Evidence:
     """The evidence in stores and packs together; a trial that several have counts once, from the first.
-
-    Args:
-        study: Only trials that a study of that name made; each place has to have some.
+    study: only trials that a study of that name made; each place has to have some.
 
     Raises:
         OfframpError: As `open` does.

@@ -58,14 +58,8 @@ class LogitSummary:
 
 
 def remembered(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> list[float]:
-    """A metric by exit. What it came to for these very logits is kept in the user's cache folder, so
-    that it is worked out once.
-
-    Args:
-        metric: Of logits.
-        logits: [N, E, C].
-        labels: [N].
-    """
+    """A metric of logits [N, E, C] by exit. What it came to for these very logits is kept in the user's
+    cache folder, so that it is worked out once."""
     # The code is a part of the key: a metric that was corrected must not find what it said before.
     code = metric.code or inspect.getsource(inspect.getmodule(metric.of) or metric.of)
     parts = [hashlib.sha256(np.ascontiguousarray(a).data).hexdigest() for a in (logits, labels)]
@@ -100,14 +94,8 @@ def other_accuracy(logits: np.ndarray, labels: np.ndarray, recorded: float) -> s
 def summarized(
     logits: np.ndarray, labels: np.ndarray, macs: Sequence[int], data: str = ""
 ) -> LogitSummary:
-    """What logits of one split come to.
-
-    Args:
-        logits: [N, E, C].
-        labels: [N], or [N, C].
-        macs: Of an image that leaves at each exit, [E].
-        data: A key of the images.
-    """
+    """What logits [N, E, C] of one split come to. labels: [N], or [N, C]; macs: of an image that leaves
+    at each exit, [E]; data: a key of the images."""
     sets = several(labels)
     sure = np.asarray(scoring.scores(scoring.usual(sets), logits))
     answers = np.asarray(scoring.answers(logits, sets))

@@ -88,12 +88,8 @@ def publication() -> Publication:
 def chosen(
     families: Mapping[str, Family], only: Iterable[str | FamilyFunction], noun: str
 ) -> dict[str, Family]:
-    """Families by name.
-
-    Args:
-        families: What there is.
-        only: Names of some of them, `path/file.py:name`, or functions; all where there are none.
-        noun: Figure or table.
+    """Families by name. only: names of some, `path/file.py:name`, or functions; all where there are
+    none. noun: figure or table.
 
     Raises:
         OfframpError: For an unknown name, and for code that cannot be loaded.
@@ -118,14 +114,8 @@ def made_of(
     measure: Measure | None = None,
     answers: Mapping[str, str] = {},
 ) -> Iterator[tuple[str, list[Any]]]:
-    """What the evidence gives of each family, by name.
-
-    Args:
-        families: Which to make.
-        evidence: Of what.
-        kind: Figure or Table.
-        measure: To show in place of accuracy, in families that take one.
-        answers: Of figures, those of a publication (see `Publication`).
+    """What the evidence gives of each family, by name. measure: to show in place of accuracy, in
+    families that take one; answers: of figures, those of a publication (see `Publication`).
 
     Raises:
         OfframpError: Where no family takes a measure, and where a user's own code fails.

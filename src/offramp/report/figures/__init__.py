@@ -71,12 +71,8 @@ class DrawnFigures:
 def draw(
     evidence: Evidence, only: Iterable[str | FamilyFunction] = (), measure: Measure | None = None
 ) -> DrawnFigures:
-    """Every figure that the evidence holds.
-
-    Args:
-        evidence: What they are drawn from.
-        only: Names of families, `path/file.py:name`, or functions; all families where there are none.
-        measure: In place of accuracy, in figures that take one.
+    """Every figure that the evidence holds; of some families, where `only` names them,
+    `path/file.py:name`, or has their functions. measure: in place of accuracy, in figures that take one.
 
     Raises:
         OfframpError: For an unknown name, and where a user's own code fails.

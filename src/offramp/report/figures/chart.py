@@ -120,11 +120,8 @@ def inline(frame: pd.DataFrame) -> Json:
 
 
 def coinciding(frame: pd.DataFrame) -> list[list[str]]:
-    """Strategies that are drawn alike, where there are several: each hides the others.
-
-    Args:
-        frame: What is drawn, a column of it the strategy.
-    """
+    """Strategies that are drawn alike, where there are several: each hides the others. frame: what is
+    drawn, a column of it the strategy."""
     groups: dict[str, list[str]] = {}
     for strategy, rows in frame.groupby("strategy", sort=False):
         groups.setdefault(inline(rows.drop(columns="strategy"))["values"], []).append(str(strategy))

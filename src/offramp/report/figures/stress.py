@@ -17,12 +17,7 @@ if TYPE_CHECKING:
 
 def stress_figure(rows: Sequence[StressRow], plain_macs: int, name: str) -> Figure:
     """Accuracy and compute by the strength of each corruption, and where images of each kind leave.
-
-    Args:
-        rows: Of all kinds.
-        plain_macs: Of the network without early exits.
-        name: Of the trial.
-    """
+    plain_macs: of the network without early exits; name: of the trial."""
     strongest = max((row.strength for row in rows), default=0)
     caption = (
         "Above: accuracy and compute by strength of corruption, from images as they are (0) on. Below: "

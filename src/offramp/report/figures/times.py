@@ -193,12 +193,8 @@ COLORS = ("#8c8c8c", "#b07c2a", "#1f6fb2")
 
 
 def speed_figure(lines: Sequence[Timing], name: str) -> Figure:
-    """Milliseconds an image of the plain network, of one that nothing leaves, and of the policy.
-
-    Args:
-        name: Of the trial, or a bundle's folder, of which the last part is shown: the rest is
-            private.
-    """
+    """Milliseconds an image of the plain network, of one that nothing leaves, and of the policy. name:
+    of the trial, or a bundle's folder, of which the last part is shown: the rest is private."""
     title = Path(name).name
     caption = (
         "Milliseconds an image, by engine and number of images at once. Bars: the median; for single "

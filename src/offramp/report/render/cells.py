@@ -68,11 +68,8 @@ def _cell(table: Table, label: Any, column: Column, scales: dict[str, tuple[floa
 
 
 def write(column: Column, value: Any, spread: Any = None, unit: float = 1.0) -> str:
-    """One value in words. Text in a column of numbers, such as `not tested`, is written as it is.
-
-    Args:
-        unit: Seconds that a printed unit of time stands for.
-    """
+    """One value in words. Text in a column of numbers, such as `not tested`, is written as it is. unit:
+    seconds that a printed unit of time stands for."""
     if isinstance(value, str):
         return value
     if missing(value):

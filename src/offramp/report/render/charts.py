@@ -48,11 +48,8 @@ def drawn(spec: str, formats: Iterable[str]) -> dict[str, bytes]:
     """A specification's files.
 
     The same figure gives the same bytes on one machine (its fonts decide where letters end), but for
-    PDF, whose writer numbers its fonts in no fixed order. The chart is laid out once, as SVG.
-
-    Args:
-        spec: Vega-Lite, as JSON.
-        formats: Of FORMATS.
+    PDF, whose writer numbers its fonts in no fixed order. The chart is laid out once, as SVG. spec:
+    Vega-Lite, as JSON.
 
     Returns:
         By format: pictures on white, since a dark page would swallow their ink; PDF without a ground,

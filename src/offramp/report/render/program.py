@@ -18,11 +18,8 @@ WORDS = {"trains": "trains", "frozen": "frozen, runs", "unread": "does not run"}
 
 
 def picture(program: Program, exits: int, title: str) -> str:
-    """SVG: a row for each phase, from the input on the left to the final exit on the right.
-
-    Args:
-        program: Of a strategy, for `exits` exits, the final one included.
-        title: For readers who cannot see it; what each phase trains is said too.
+    """SVG: a row for each phase, from the input on the left to the final exit on the right. title: for
+    readers who cannot see it; what each phase trains is said too.
 
     Raises:
         OfframpError: For a program that does not fit so many exits.

@@ -255,9 +255,7 @@ FORMATS: Mapping[str, tuple[str, Callable[[Table], str]]] = MappingProxyType(
 
 def write(tables: Sequence[Table], folder: Path, chosen: Sequence[str]) -> tuple[Path, ...]:
     """Write each table in each format, `folder/NAME.md`, `.tex`, `.csv`, replacing files of that name.
-
-    Args:
-        chosen: Names of FORMATS. Files appear whole or not at all.
+    Files appear whole or not at all.
 
     Raises:
         OfframpError: Where the folder is a file or cannot be written.

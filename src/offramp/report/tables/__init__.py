@@ -44,12 +44,9 @@ TABLES: Mapping[str, Family] = MappingProxyType({
 def make(
     evidence: Evidence, only: Collection[str | FamilyFunction] = (), measure: Measure | None = None
 ) -> tuple[Table, ...]:
-    """Tables of the evidence; none of a family of which it has nothing.
-
-    Args:
-        evidence: What they are made of.
-        only: Names of families, `path/file.py:name`, or functions; all families where there are none.
-        measure: In place of accuracy, in tables that take one.
+    """Tables of the evidence; none of a family of which it has nothing. only: names of families,
+    `path/file.py:name`, or functions; all where there are none. measure: in place of accuracy, in tables
+    that take one.
 
     Raises:
         OfframpError: For an unknown name, and where a user's own code fails.

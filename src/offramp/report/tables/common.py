@@ -152,11 +152,8 @@ def mark_exits(
 
 
 def power(least_of: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
-    """A note on what marks leave open.
-
-    Args:
-        least_of: Place, and the difference that would have been found there, a share.
-    """
+    """A note on what marks leave open. least_of: place, and the difference that would have been found
+    there, a share."""
     points = ", ".join(f"{100 * least:.1f} ({where})" for where, least in least_of)
     words = (
         f"Of what does not differ significantly from the best, differences of {points} points would "

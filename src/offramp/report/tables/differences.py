@@ -52,15 +52,9 @@ def every_test(
     families: Mapping[str, tuple[str, ...]],
     numbers: Callable[[Analysis], dict[str, Any]],
 ) -> list[Table]:
-    """A table of every measure at every exit; none where nothing can be tested.
-
-    Args:
-        table: Its name, title and caption.
-        runs: What is tested.
-        columns: Of `numbers`.
-        families: Strategies that are compared with each other, by what to call them; no members: all.
-        numbers: The values of a row.
-    """
+    """A table of every measure at every exit; none where nothing can be tested. It has the name, title
+    and caption of `table`. families: strategies that are compared with each other, by what to call them;
+    no members: all. numbers: the values of a row."""
     rows: list[Mapping[str, Any]] = []
     notes: list[tuple[str, str]] = []
     measures = (*QUALITY, *COSTS)
