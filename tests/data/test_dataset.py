@@ -58,8 +58,6 @@ def test_digest_is_pinned() -> None:
 WRONG: dict[str, Any] = {
     "rank": (torch.zeros(2, 4, 4), torch.zeros(2, dtype=torch.int64)),
     "doubles": (torch.zeros(2, 1, 4, 4).double(), torch.zeros(2, dtype=torch.int64)),
-    "float labels": (torch.zeros(2, 1, 4, 4), torch.zeros(2)),
-    "fewer images": (torch.zeros(2, 1, 4, 4), torch.zeros(3, dtype=torch.int64)),
     "none": (torch.zeros(0, 1, 4, 4), torch.zeros(0, dtype=torch.int64)),
     "NaN": (torch.full((2, 1, 4, 4), float("nan")), torch.zeros(2, dtype=torch.int64)),
 }

@@ -29,6 +29,7 @@ from offramp.labels import several
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
     """Images, or texts, and their labels. Treat the tensors as read-only: the digest is computed once.
+    `RawSplit`, which splits are read from, has checked the labels.
 
     Attributes:
         images: [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized; of texts [N, T]
@@ -36,25 +37,19 @@ class Split:
         labels: [N] int64, or [N, C] uint8 of several labels an image.
 
     Raises:
-        OfframpError: for other shapes or types, no images, or values that are not finite.
+        OfframpError: for images of other shapes or types, none, or values that are not finite.
     """
 
     images: Tensor
     labels: Tensor
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
+        images = self.images
         kinds = {2: (torch.int64,), 4: (torch.uint8, torch.float32)}.get(images.dim(), ())
         if images.dtype not in kinds:
             raise OfframpError(
                 f"images are {_described(images)}; give [N, C, H, W] as uint8 or float32, or ids of "
                 "tokens [N, T] as int64"
-            )
-        if (labels.dim(), labels.dtype) not in ((1, torch.int64), (2, torch.uint8)):
-            raise OfframpError(f"labels are {_described(labels)}; give [N] as int64 class numbers")
-        if len(images) != len(labels):
-            raise OfframpError(
-                f"{len(images)} images but {len(labels)} labels; give one label for each image"
             )
         if not images.numel():
             raise OfframpError("a split holds no images; give it at least one")

@@ -354,11 +354,8 @@ def _fits(
 
 
 def fill(module: nn.Module, source: str) -> str:
-    """Put the weights of a file into a module, all of them. source: the file, as `read` takes it; names
-    may have a prefix.
-
-    Returns:
-        How many were loaded, and which in the file the module lacks, in words.
+    """Put the weights of a file into a module, all of them; how many these were, and which in the file
+    the module lacks, in words. source: the file, as `read` takes it; names may have a prefix.
 
     Raises:
         OfframpError: It lacks a tensor of the module, or has one of another shape.

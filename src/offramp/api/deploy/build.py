@@ -60,7 +60,6 @@ if TYPE_CHECKING:
     from offramp.api.fit import Fitted
     from offramp.bundle.export import ExportOptions
     from offramp.data_spec import Normalization
-    from offramp.policy.calibration import Target
     from offramp.policy.policy import Policy
     from offramp.store.store import Store
     from offramp.study.build import BuildOptions, BuildPlan, StrategyAdvice
@@ -308,9 +307,10 @@ def build(
     else:
         ready = _ready(backbone, data, choices, anyway, reporter)
         plan, limit = ready.chosen.plan, target_of(ready.choices)
-        least = useful.least_loss(len(plan.data.calibration), limit.confidence)
+        images = len(plan.data.calibration)
+        least = useful.least_loss(images, limit.confidence)
         remedy = f"What can be had: `build(..., {limit.kind.replace('-', '_')}={least:g})`"
-        useful.check(too_few_images(plan, limit), anyway, remedy)
+        useful.check(useful.resolution(limit, images), anyway, remedy)
         reporter.show(_plan_document(ready.chosen, _named_limit(ready.choices), folder))
         for note in plan.notes if not isinstance(watch, Reporter) else ():
             reporter.note(note)
@@ -354,6 +354,7 @@ def forecast_build(
         offramp build --backbone digits-cnn --data digits --out bundle --dry-run
     """
     from offramp import device as devices
+    from offramp.policy.useful import resolution
     from offramp.study.plan.forecast import forecast
 
     check_names(choices, BuildChoices)
@@ -363,7 +364,7 @@ def forecast_build(
     ready = _ready(backbone, data, choices, True, reporter_for(watch))
     plan, limit = ready.chosen.plan, target_of(ready.choices)
     work = forecast(plan, _store(choices), devices.chosen(choices.get("device")))
-    refused = () if choices.get("anyway") else too_few_images(plan, limit)
+    refused = () if choices.get("anyway") else resolution(limit, len(plan.data.calibration))
     return BuildForecast(ready.chosen, work, _named_limit(ready.choices), Path(out), refused)
 
 
@@ -615,13 +616,6 @@ def _train(
         raise state.interrupted
     if failures := state.failures():
         raise TrainingFailed(f"{failures[0]['strategy']}: {failures[0]['reason']}")
-
-
-def too_few_images(plan: Plan, limit: Target) -> tuple[str, ...]:
-    """Why the plan's calibration images are too few for the limit, before anything is trained."""
-    from offramp.policy import useful
-
-    return useful.resolution(limit, len(plan.data.calibration))
 
 
 def _deployed(

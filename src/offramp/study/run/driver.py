@@ -258,9 +258,6 @@ def run_on_cluster(
 
     What is at work is saved when whoever reads closes this. Every machine must reach the store.
 
-    Yields:
-        Events, in the order in which they are heard of.
-
     Raises:
         OfframpError: As `run` does, and where a machine makes another plan of the same study.
     """

@@ -183,9 +183,6 @@ def run_pooled(plan: Plan, store: Store, config: RunConfig) -> Generator[Event, 
     checkpoint. All end, and save first, when this process ends, however it does. The device of `config`
     may stand for several.
 
-    Yields:
-        Events in the order in which they happen.
-
     Raises:
         OfframpError: As `run` does; where memory is known not to suffice or devices are fewer than
             ranks; for a strategy's function that a worker cannot import; when a process is killed too

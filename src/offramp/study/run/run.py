@@ -413,9 +413,6 @@ def run(
     `failed`, so that none repeats what failed in another. with_trials: write trials too, not nodes
     alone.
 
-    Yields:
-        What happens.
-
     Raises:
         OfframpError: When nothing can go on (a full disk, image files that changed meanwhile).
     """
