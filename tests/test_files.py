@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from offramp.api.chart import check_file
 from offramp.bundle import folder as bundles
 from offramp.bundle import web
 from offramp.errors import Unwritable
-from offramp.files import check_writable
+from offramp.files import check_writable, folder_at
 from offramp.report.page import folder as reports
 
 CHECKS: dict[str, Callable[[Path], None]] = {
@@ -43,3 +44,32 @@ def test_folders_on_the_way_are_not_needed_yet(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with pytest.raises(Unwritable, match="cannot write"):
         check_writable(tmp_path / "a" / "b" / "file")
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["one more is there", "the old one is gone"])
+def test_of_two_folders_that_are_written_at_once_the_last_is_whole(
+    taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process comes between two steps: after the old one was moved away, or before."""
+    out, replace, names = tmp_path / "out", Path.replace, ("a", "b")
+
+    def write(content: str) -> None:
+        with folder_at(out) as folder:
+            for name in names:
+                (folder / name).write_text(content)
+
+    def others_first(path: Path, target: Path) -> Path:
+        if (path if taken else target) == out:
+            patch.undo()
+            if taken:
+                shutil.rmtree(out)
+            else:
+                write("other")
+        return replace(path, target)
+
+    write("old")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", others_first)
+        write("new")
+    assert Path.replace is replace and [*tmp_path.iterdir()] == [out]
+    assert [(out / name).read_text() for name in names] == ["new", "new"]

@@ -148,8 +148,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 @contextmanager
 def new_folder(path: Path, staging: Path) -> Iterator[Path]:
     """A temporary folder in `staging` (on the same file system) that becomes `path` by one rename
-    when the block succeeds. A `path` that is already there is moved away first, and comes back if
-    the rename fails."""
+    when the block succeeds. What is already at `path` is moved away first, also what others put there
+    meanwhile, and comes back if the rename fails."""
     staging.mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = staging / f"{path.name}.{uuid.uuid4().hex}"
@@ -159,18 +159,29 @@ def new_folder(path: Path, staging: Path) -> Iterator[Path]:
         for child in temporary.iterdir():
             sync(child)
         sync(temporary)
-        grave = _moved(path, staging) if os.path.lexists(path) else None
-        try:
-            temporary.replace(path)
-        except OSError:
-            if grave is not None:
-                grave.replace(path)
-            raise
+        grave = _put(temporary, path, staging)
         sync(path.parent)
         if grave is not None:
             shutil.rmtree(grave, ignore_errors=True)  # what stays of the old one does no harm
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put(folder: Path, path: Path, staging: Path) -> Path | None:
+    """Make `folder` `path`; where that lies now which was there."""
+    while True:
+        grave = None
+        with suppress(FileNotFoundError):
+            grave = _moved(path, staging)
+        try:
+            folder.replace(path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                continue  # somebody has just made one
+            if grave is not None:
+                grave.replace(path)
+            raise
+        return grave
 
 
 @contextmanager
