@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,23 @@ def read(source: Path | bytes, names: Collection[str] | None = None) -> dict[str
     [0, 1, 2]
     """
     return {name: array for name, (_, array) in _read(source, names, whole=True).items()}
+
+
+def check_logits(named: Mapping[str, np.ndarray], exits: int) -> None:
+    """Raises ValueError, in one line, unless of every split, test among them, there are logits
+    [N, exits, C] under its name, and under `NAME_labels` labels [N] below C or [N, C]."""
+    for split in sorted({"test", *(name.removesuffix("_labels") for name in named)}):
+        logits, labels = named.get(split, np.empty(0)), named.get(f"{split}_labels", np.empty(0))
+        rows, classes = logits.shape[:1], logits.shape[2:]
+        if logits.dtype.kind != "f" or logits.shape != (*rows, exits, *classes) or logits.ndim != 3:
+            raise ValueError(f"its logits of {split} are not numbers of each image, exit and class")
+        if split == "test" and not logits.size:
+            raise ValueError("it has no logits of test images")
+        several = labels.shape == (*rows, *classes)
+        if labels.dtype.kind not in "bui" or not (several or labels.shape == rows):
+            raise ValueError(f"its labels of {split} are not labels of these logits")
+        if not several and ((labels < 0) | (labels >= classes[0])).any():
+            raise ValueError(f"its labels of {split} are not labels of these logits")
 
 
 def digest(array: np.ndarray) -> str:

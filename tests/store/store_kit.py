@@ -30,6 +30,9 @@ def record(n: int = 0, parents: tuple[str, ...] = ()) -> NodeRecord:
     return records.node({"n": n, "parents": list(parents), "rate": 0.1}, summary=summary)
 
 
+LOGITS = {"test": np.eye(3)[:, None], "test_labels": np.arange(3)}
+
+
 def node(store: Store, n: int = 0, parents: tuple[str, ...] = (), fill: float = 1.0) -> str:
     """Keep such a node; its key."""
     new = record(n, parents)
@@ -43,7 +46,7 @@ def node(store: Store, n: int = 0, parents: tuple[str, ...] = (), fill: float = 
 
 
 def trial(store: Store, name: str, *keys: str) -> None:
-    store.write_trial(name, records.manifest(keys), {"test": np.eye(3)})
+    store.write_trial(name, records.manifest(keys), LOGITS)
 
 
 def kept_and_read(place: str) -> tuple[Store, str]:
@@ -57,7 +60,7 @@ def kept_and_read(place: str) -> tuple[Store, str]:
     assert other.nodes() == [key] and other.trials() == ["t"] and other.find_trial("t") == "t"
     assert other.has_node(key) and not other.has_node("absent") and not other.has_node("a", whole=False)
     assert torch.equal(other.node_weights(key)["a.weight"], torch.ones(4, 3))
-    assert other.read_node(key).key == key and other.trial_logits("t")["test"].shape == (3, 3)
+    assert other.read_node(key).key == key and other.trial_logits("t")["test"].shape == (3, 1, 3)
     store.write_checkpoint(key, {"w": torch.ones(2)}, {"epoch": 3})
     checkpoint = other.read_checkpoint(key)
     assert (

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_kit import NODE_FILES, node, trial
+from store_kit import LOGITS, NODE_FILES, node, trial
 
+import records
 from disks import flip, sparse, truncate
 from offramp.errors import OfframpError
 from offramp.store.sealed import REMEDY
@@ -75,7 +76,7 @@ def test_damage_to_a_trial_is_named_and_mended(
         store.archive.verify_trial("t1")
     assert store.has_trial("t1") == (harm is flip and file != "trial.json")
     trial(store, "t1", node(store))
-    assert store.has_trial("t1") and np.array_equal(store.trial_logits("t1")["test"], np.eye(3))
+    assert store.has_trial("t1") and np.array_equal(store.trial_logits("t1")["test"], LOGITS["test"])
 
 
 def test_a_node_under_another_name_is_damaged(store: Store) -> None:
@@ -127,3 +128,33 @@ def test_what_cannot_be_read_now_is_not_called_damage(
     with pytest.raises(OfframpError, match=rf"cannot read .*{os.strerror(code)}") as caught:
         store.has_node(key)
     assert not isinstance(caught.value, Damaged)
+
+
+ODD_LOGITS: dict[str, dict[str, np.ndarray]] = {
+    "no labels": {"test": LOGITS["test"]},
+    "none of test": {"calibration": LOGITS["test"], "calibration_labels": np.arange(3)},
+    "no images": {"test": np.zeros((0, 1, 3)), "test_labels": np.zeros(0, int)},
+    "no axis of exits": LOGITS | {"test": np.eye(3)},
+    "another number of exits": LOGITS | {"test": np.zeros((3, 2, 3))},
+    "text": LOGITS | {"test": LOGITS["test"].astype(str)},
+    "dates": LOGITS | {"test": LOGITS["test"].astype("M8[s]")},
+    "labels in text": LOGITS | {"test_labels": np.array(["a", "b", "c"])},
+    "fewer labels": LOGITS | {"test_labels": np.arange(2)},
+    "a class that is none": LOGITS | {"test_labels": np.array([0, 1, 2**40])},
+    "a class below all": LOGITS | {"test_labels": np.array([0, 1, -1])},
+}
+
+
+@pytest.mark.parametrize("name", ODD_LOGITS)
+def test_arrays_that_are_no_logits_are_named(store: Store, name: str) -> None:
+    """Somebody who makes a store can seal them."""
+    store.write_trial("t", records.manifest(), ODD_LOGITS[name])
+    with pytest.raises(Damaged) as caught:
+        store.trial_logits("t")
+    assert caught.value.path == store.root / "trials" / "t" / "logits.npz"
+    assert "\n" not in str(caught.value)
+
+
+def test_logits_of_several_labels_an_image_are_read(store: Store) -> None:
+    store.write_trial("t", records.manifest(), LOGITS | {"test_labels": np.eye(3, dtype=np.uint8)})
+    assert store.trial_logits("t")["test_labels"].ndim == 2

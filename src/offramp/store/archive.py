@@ -165,7 +165,9 @@ class Archive:
         """The arrays as they were written."""
         data = sealed.content(self.files, TRIAL, checked(trial), "logits.npz")
         try:
-            return arrays.read(data)
+            logits = arrays.read(data)
+            arrays.check_logits(logits, len(self.read_trial(trial).exits))
+            return logits
         except ValueError as error:
             raise Damaged(self.files.path(TRIAL.folder, trial, "logits.npz"), f"({error})") from error
 

@@ -129,6 +129,7 @@ class Pack:
             for split, names in places.items():
                 logits[split] = np.stack([named[n] for n in names.exits], axis=1)
                 logits[f"{split}_labels"] = named[names.labels]
+            arrays.check_logits(logits, len(self.read_trial(trial).exits))
         except (ValueError, KeyError) as error:
             path = self.path / "logits.npz"
             raise Damaged(path, f"does not hold what {TRIALS} says of {trial}", AGAIN) from error
