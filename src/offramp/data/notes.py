@@ -29,7 +29,7 @@ def notes(provenance: Mapping[str, Any], kind: str = "image") -> list[str]:
         lines.append(f"{counted(len(names), kind)} of {split} skipped as damaged, {names[0]} first")
     for where, count in provenance.get("duplicates", {}).items():
         split, _, other = where.partition(" in ")
-        twin = f"one of {other}" if other else "another of it"
+        twin = f"one of {other}" if other else "another of them"
         lines.append(f"{counted(count, kind)} of {split} equal to {twin}, byte for byte")
     return [f"{line}." for line in (*lines, *provenance.get("remarks", ()))]
 
