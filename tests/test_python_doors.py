@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from torch import nn
 
 import offramp
 from offramp.api.checked import checked
-from offramp.api.options import CommandOption
+from offramp.api.options import CommandOption, TrainingOptions
 from offramp.bundle.runtime import Bundle, BundleError
 from wording import refusal
 
@@ -280,6 +280,20 @@ def test_bounds_of_options_hold(snapshot: SnapshotAssertion) -> None:
     assert [job(), job(1), job(9), job(sizes=[3, 2])] == [2, 1, 9, 3]
     assert [refusal(job, wrong) for wrong in (0, 10)] == snapshot
     assert refusal(job, sizes=[2, 1]) == snapshot
+
+
+def test_a_text_for_a_path_becomes_one() -> None:
+    def own(out: Annotated[Path, CommandOption()], either: str | Path, file: Path | None = None) -> Any:
+        return out, either, file
+
+    door = checked(own)
+    assert door("a", "b", "c") == (Path("a"), "b", Path("c")) and door(Path("a"), "b")[2] is None
+    assert checked(described)("digits", data_root="a") == Path("a")
+
+
+def described(data: str, **options: Unpack[TrainingOptions]) -> Any:
+    """A function that takes settings of several."""
+    return options["data_root"]
 
 
 def test_a_function_stays_what_it_is() -> None:

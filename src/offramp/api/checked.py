@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, wraps
 from numbers import Integral, Real
 from os import PathLike
+from pathlib import Path
 from typing import Any, ForwardRef, Literal, TypeVar, Union, get_args, get_origin
 
 from offramp.api.options import CommandOption
@@ -36,7 +37,8 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 
 
 def checked(function: F) -> F:
-    """The function, which refuses arguments that are not of their annotations, before any work."""
+    """The function, which refuses arguments that are not of their annotations before any work, and makes
+    paths of texts."""
     return _checked(function)  # type: ignore[return-value]
 
 
@@ -46,18 +48,18 @@ def _checked(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **options: Any) -> Any:
         signature = _signature(function)
         try:
-            arguments = signature.bind(*args, **options).arguments
+            bound = signature.bind(*args, **options)
         except TypeError:  # Python says it better
             return function(*args, **options)
-        for name, value in arguments.items():
+        for name, value in bound.arguments.items():
             parameter = signature.parameters[name]
             if parameter.kind is not parameter.VAR_KEYWORD:
-                _check(name, value, parameter.annotation)
+                bound.arguments[name] = _accepted(name, value, parameter.annotation)
                 continue
             hints = get_args(parameter.annotation)[0].__annotations__
             for option in value.keys() & hints.keys():
-                _check(option, value[option], _evaluated(hints[option]))
-        return function(*args, **options)
+                value[option] = _accepted(option, value[option], _evaluated(hints[option]))
+        return function(*bound.args, **bound.kwargs)
 
     return call
 
@@ -69,13 +71,17 @@ def _evaluated(hint: Any) -> Any:
     return eval(hint.__forward_arg__, vars(sys.modules[str(hint.__forward_module__)]))
 
 
-def _check(name: str, value: Any, hint: Any) -> None:
+def _accepted(name: str, value: Any, hint: Any) -> Any:
+    """The value; a text for a path as a path. Raises OfframpError if it is not of its annotation."""
     if not _fits(value, hint):
         text = repr(value)
         if len(text) > 60 and not isinstance(value, str):
             text = kind_of(value)
         text = shortened(" ".join(text.split()), 60)
         raise OfframpError(f"`{name}` cannot be {text}; give {_words(hint)}")
+    bare = hint.__origin__ if hasattr(hint, "__metadata__") else hint
+    kinds = get_args(bare) or (bare,)
+    return Path(value) if isinstance(value, str) and Path in kinds and str not in kinds else value
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -287,7 +287,7 @@ def calibrate(
     again = calibration_call(trial if then else trained.id, source, code_runs, then)
     deployable: Deployable = policy_for(trained, net, options, anyway, "calibrate", again)
     if out is not None:
-        deployable.policy.save(Path(out))
+        deployable.policy.save(out)
     # Only now, with the policy on the disk, is the test split looked at.
     tested = evaluate(deployable.calibrated.policy, trained.test, trained.costs, trained.classes)
     first = notes(deployable.policy, trained.calibration, tested)

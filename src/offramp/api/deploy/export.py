@@ -116,10 +116,9 @@ def export(
         )
     if policy is not None and to_measure:
         raise OfframpError(NO_POLICY)
-    folder = Path(out)
     allowed = int8_share(int8, int8_loss)
     graphs.check_exporter()
-    web_runtime = check_page(web, onnxruntime_web, force, folder)
+    web_runtime = check_page(web, onnxruntime_web, force, out)
     source = opened(store)
     trial = source.find_trial(trial)
     plain = len(source.read_trial(trial).exits) == 1
@@ -140,7 +139,7 @@ def export(
         runtimes=tuple(runtime),
     )
     rule = None if policy is None else Policy.load(policy)
-    bundle = finished(bundled(source, trial, rule, folder, options), watch)
+    bundle = finished(bundled(source, trial, rule, out, options), watch)
     if web is not None and web_runtime is not None:
         pages.write(bundle.folder, web, web_runtime, force)
     return BundleReport(bundle.folder, bundle.card, web, to_measure)
@@ -207,12 +206,11 @@ def publish(
     """
     from offramp.bundle import hub as hubs
 
-    folder = Path(bundle)
     if not dry_run:
-        address = hubs.push(folder, hub, license, dataset, private)
+        address = hubs.push(bundle, hub, license, dataset, private)
         return HubUpload(address, f"{hubs.PREFIX}{hub.removeprefix(hubs.PREFIX)}")
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         copy = Path(scratch)
-        names = hubs.prepare(folder, copy, hub, license, dataset)
+        names = hubs.prepare(bundle, copy, hub, license, dataset)
         sizes = {name: (copy / name).stat().st_size for name in names}
         return HubUploadPlan(sizes, (copy / hubs.CARD).read_text(encoding="utf-8"))

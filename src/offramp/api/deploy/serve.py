@@ -127,8 +127,7 @@ def serve_bundle(
     from offramp.serve.watch import Watch, WatchOptions
 
     limits = ServeLimits(max_batch, max_wait, queue, max_body, max_pixels)
-    file = None if answers is None else Path(answers)
-    options = WatchOptions(shadow, alarm_every, fall_back, file)
+    options = WatchOptions(shadow, alarm_every, fall_back, answers)
     network = opened(bundle, threads)
     watch = Watch(network, options)
     try:

@@ -253,9 +253,9 @@ def pack(
     if watch is not None:
         watch(f"packing {counted(len(trials), 'trial')}")
     sizes = packs.write(
-        Path(out), results.gathered.records, trials, table, results.missing, results.logs, title
+        out, results.gathered.records, trials, table, results.missing, results.logs, title
     )
-    return PackedResults(Path(out), len(trials), sizes, results.missing)
+    return PackedResults(out, len(trials), sizes, results.missing)
 
 
 @answer

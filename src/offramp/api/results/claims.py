@@ -101,7 +101,7 @@ def claims(
     from offramp.report import evidence
     from offramp.report.claims import published, read
 
-    tested = published(anywhere) if file is None else read(Path(file), anywhere)
+    tested = published(anywhere) if file is None else read(file, anywhere)
     ids = [claim.id for claim in tested]
     if only is not None and only not in ids:
         raise OfframpError(f"there is no claim '{only}'{nearest(only, ids)}")

@@ -160,7 +160,7 @@ def numbers(
     from offramp.store.archive import Archive, is_store
     from offramp.store.table import tidy
 
-    out = Path(numbers)
+    out = numbers
     if out.suffix not in (".parquet", ".csv"):
         raise OfframpError(f"`numbers` is {out}; end it in .parquet or .csv, which is the format")
     if not out.parent.is_dir():

@@ -217,7 +217,7 @@ def _planned(study: Path | None, settings: Sequence[str], user_code: bool) -> di
     from offramp.study.plan.plan import plans
     from offramp.study.spec.file import members
 
-    studies = [member.study for member in members(Path(study), settings)]
+    studies = [member.study for member in members(study, settings)]
     if line := code_line(studies, user_code):
         click.echo(line, err=True)
     return {key: node.reads for plan in plans(studies) for key, node in plan.nodes.items()}

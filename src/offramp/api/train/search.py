@@ -131,7 +131,6 @@ def search(
 
     if not over:
         raise OfframpError("name a setting with `over`, such as 'recipe.learning_rate=log(1e-3,1)'")
-    study = Path(study)
     spaces = ranges(over)
     files = study_files(study, (*settings, "search=null"), data_root)
     if len(files) > 1:

@@ -141,7 +141,7 @@ def list_strategies(
         offramp strategies joint-branch --picture joint-branch.svg
     """
     if picture is not None:
-        return _draw(name, exits, Path(picture))
+        return _draw(name, exits, picture)
     return _listed() if name is None else _explain(name, exits)
 
 
