@@ -81,9 +81,7 @@ def check_place(
             f"{out} holds {foreign}, which is not part of a {kind}; move it away or choose a new folder"
         )
     if not force:
-        raise OfframpError(
-            f"{out} holds a {kind} already; choose a new folder, or give --force (force=True)"
-        )
+        raise OfframpError(f"{out} holds a {kind} already; choose a new folder, or give `force=True`")
 
 
 def _foreign(out: Path, parts: Sequence[str]) -> str | None:
