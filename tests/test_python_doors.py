@@ -288,10 +288,10 @@ def test_a_text_for_a_path_becomes_one() -> None:
 
     door = checked(own)
     assert door("a", "b", "c") == (Path("a"), "b", Path("c")) and door(Path("a"), "b")[2] is None
-    assert checked(described)("digits", data_root="a") == Path("a")
+    assert checked(described)(data_root="a") == Path("a")
 
 
-def described(data: str, **options: Unpack[TrainingOptions]) -> Any:
+def described(**options: Unpack[TrainingOptions]) -> Any:
     """A function that takes settings of several."""
     return options["data_root"]
 

@@ -241,8 +241,8 @@ def _start(source: str, backbone: str, images: int) -> str:
         return "starts from random weights"
     public = " or imagenet, which fetches public ones" if has_public(backbone) else ""
     return (
-        f"starts from random weights; with {images:,} training images, given weights often do better "
-        f"(--weights: a file{public})"
+        f"starts from random weights; with {images:,} training images, given weights often do better: "
+        f"weights (--weights) takes a file{public}"
     )
 
 
@@ -312,7 +312,7 @@ def _strategy(wish: BuildOptions, reasons: list[str]) -> dict[str, Any]:
     for advice in wish.advice:
         for name in advice.strategies:
             if not wish.keep_frozen or _keeps(name):
-                source = f"{advice.source}; runs of your own (--evidence) can say more"
+                source = f"{advice.source}; runs of your own, as evidence (--evidence), can say more"
                 reasons.append(f"strategy {name}: {advice.text} ({source})")
                 return {"name": name, **frozen}
     raise OfframpError(f"no strategy is advised for the goal '{wish.goal}'; name one as the strategy")
