@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import OfframpError, shortened
+from offramp.units import noun
 
 Shape = tuple[int, ...]
 """Of one example: (C, H, W) of an image, or (T,) of a text, T ids of tokens, padded with zeros."""
@@ -20,7 +21,7 @@ LARGEST = 2**26  # numbers of an example: 4,700 by 4,700 pixels of three channel
 
 def is_text(shape: Shape) -> bool:
     """Whether an example of that shape is a text."""
-    return len(shape) == 1
+    return noun(shape) == "text"
 
 
 def check_numbers(tensor: Tensor, what: str) -> None:
