@@ -5,18 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+import offramp.api.results.report as results
+import offramp.api.train.data as data
+import offramp.study.search as searching
 from offramp.api.chart import check_file
+from offramp.api.train.search import search
 from offramp.bundle import folder as bundles
 from offramp.bundle import web
 from offramp.errors import Unwritable
-from offramp.files import check_writable, folder_at
+from offramp.files import check_replaceable, check_writable, folder_at
 from offramp.report.page import folder as reports
 
 CHECKS: dict[str, Callable[[Path], None]] = {
-    "file": check_writable,
+    "folder": check_writable,
+    "file": check_replaceable,
     "chart": check_file,
     "bundle": lambda out: bundles.check_place(out, force=False),
     "page of a bundle": lambda out: web.check_place(out, force=True),
@@ -73,3 +79,42 @@ def test_of_two_folders_that_are_written_at_once_the_last_is_whole(
         write("new")
     assert Path.replace is replace and [*tmp_path.iterdir()] == [out]
     assert [(out / name).read_text() for name in names] == ["new", "new"]
+
+
+def test_what_a_file_cannot_replace_is_refused(tmp_path: Path) -> None:
+    for place in (tmp_path, Path("/dev/null")):
+        with pytest.raises(Unwritable, match=f"cannot write {place}"):
+            check_replaceable(place)
+
+
+STUDY = """
+strategies: [baseline]
+backbone: digits-cnn
+data: digits
+recipe: {epochs: 1, learning_rate: 0.1, batch_size: 64}
+seeds: [1]
+"""
+
+
+@pytest.mark.parametrize("command", ["numbers", "describe", "split", "search"])
+def test_long_work_begins_with_where_its_file_goes(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def worked(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("this is the work")
+
+    (study := tmp_path / "s.yaml").write_text(STUDY)
+    monkeypatch.setattr(results, "places", worked)
+    monkeypatch.setattr("offramp.data.audit.open_data", worked)
+    monkeypatch.setattr(searching, "search", worked)
+    nowhere = Path("/proc/new.csv")
+    run: dict[str, Callable[[], object]] = {
+        "numbers": lambda: results.numbers(tmp_path, numbers=nowhere),
+        "describe": lambda: data.describe_data("digits", sheet=nowhere),
+        "split": lambda: data.split_data("digits", out=nowhere),
+        "search": lambda: search(
+            study, tmp_path, over=["recipe.learning_rate=log(1e-3,1)"], out=nowhere, watch=False
+        ),
+    }
+    with pytest.raises(Unwritable, match=r"^cannot write /proc/new\.csv \("):
+        run[command]()

@@ -108,6 +108,23 @@ def check_writable(path: Path) -> None:
         tempfile.TemporaryFile(dir=folder).close()
 
 
+def check_replaceable(path: Path) -> None:
+    """As `check_writable`, of a file: what `replacing` cannot replace is refused too."""
+    with writing(path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        _check_plain(path)
+    check_writable(path)
+
+
+def _check_plain(path: Path) -> None:
+    """Raises FileExistsError for a device or a pipe."""
+    special = path.exists() and not (path.is_file() or path.is_dir())
+    # Root can rename over /dev/null, and over /dev/stdout, which is a link.
+    if special or (path.is_symlink() and path.parent.resolve() == DEVICES):
+        raise FileExistsError(errno.EEXIST, "it is a device or a pipe", str(path))
+
+
 def _used_up(path: Path, number: int) -> str:
     """What is used up."""
     if number == errno.EDQUOT:
@@ -124,10 +141,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; what is written there replaces `path` at once on success and
     is removed on any failure, a full disk included. Raises FileExistsError for a device or a pipe."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    special = path.exists() and not (path.is_file() or path.is_dir())
-    # Root can rename over /dev/null, and over /dev/stdout, which is a link.
-    if special or (path.is_symlink() and path.parent.resolve() == DEVICES):
-        raise FileExistsError(errno.EEXIST, "it is a device or a pipe", str(path))
+    _check_plain(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

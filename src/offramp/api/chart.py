@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from offramp.errors import OfframpError, nearest
-from offramp.files import check_writable, write_whole
+from offramp.files import check_replaceable, write_whole
 from offramp.report import evidence
 from offramp.report.figures import FIGURES, draw
 from offramp.report.model import Figure
@@ -96,7 +96,7 @@ def check_file(figure: Path) -> None:
         raise OfframpError(f"`figure` is {figure}; end it in one of {endings}")
     if not figure.parent.is_dir():
         raise OfframpError(f"there is no folder {figure.parent} for `figure`; make it first")
-    check_writable(figure)
+    check_replaceable(figure)
 
 
 def saved(figure: Figure, path: Path) -> tuple[Path | None, OfframpError | None]:

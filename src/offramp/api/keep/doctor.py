@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from offramp.api.answer import answer
 from offramp.api.options import CommandOption, Device, StepWatcher
 from offramp.errors import OfframpError
-from offramp.files import check_writable
+from offramp.files import check_replaceable
 from offramp.process import keep_freed_memory
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, size
@@ -148,7 +148,7 @@ def tune(
 
     chosen = devices.chosen(device)
     path = profiles.place(name, out)
-    check_writable(path)  # before minutes of measuring
+    check_replaceable(path)  # before minutes of measuring
     busy = busy_cores()
     if busy > BUSY and not anyway:
         raise OfframpError(

@@ -22,7 +22,7 @@ from offramp.api.options import (
 from offramp.api.reporter import finished
 from offramp.errors import OfframpError
 from offramp.escape import cells
-from offramp.files import replacing, writing
+from offramp.files import check_replaceable, replacing, writing
 from offramp.terminal import TextBlocks
 from offramp.units import counted, duration, size
 
@@ -165,6 +165,7 @@ def numbers(
         raise OfframpError(f"`numbers` is {out}; end it in .parquet or .csv, which is the format")
     if not out.parent.is_dir():
         raise OfframpError(f"there is no folder {out.parent} for `numbers`; make it first")
+    check_replaceable(out)
     tables: list[pd.DataFrame] = []
     trials: dict[str, None] = {}  # one that several have counts once, from the first
     for root in places(stores):

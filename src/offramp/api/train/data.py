@@ -11,7 +11,7 @@ from offramp.api.answer import answer
 from offramp.api.options import CommandOption, DataRoot, Settings
 from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
-from offramp.files import replacing, writing
+from offramp.files import check_replaceable, replacing, writing
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted
 
@@ -153,9 +153,12 @@ def describe_data(
     """
     from offramp.data.images.sheet import sheet as drawn
 
-    study, sources, audit = _opened(name, data_root, augment, settings)
+    study = _study(name, data_root, augment, settings)
     title = _title(study)
     file = None if no_sheet else (sheet or Path(f"{title}-sheet.png"))
+    if file is not None:
+        check_replaceable(file)
+    sources, audit = _opened(study)
     if file is not None:
         picture = drawn(sources, title, study.augment, study.seeds[0])
         with writing(file), replacing(file) as temporary:
@@ -194,7 +197,8 @@ def check_data(
         offramp data check folder:photos --set data.size=64
         offramp data check chestxray14 --data-root nih --fresh
     """
-    study, _, audit = _opened(name, data_root, None, settings, fresh)
+    study = _study(name, data_root, None, settings)
+    _, audit = _opened(study, fresh)
     return DataCheck(audit, study.data.name)
 
 
@@ -270,6 +274,7 @@ def split_data(
         raise OfframpError(
             f"{out} is there already, and studies may use it; give another `out`, or remove it first"
         )
+    check_replaceable(out)
     numbers = {"train_images": train_images, "test_images": test_images, "split_seed": seed}
     chosen = [f"data.{key}={number}" for key, number in numbers.items() if number is not None]
     study = _study(name, data_root, None, [*chosen, *settings])
@@ -295,24 +300,17 @@ def _study(name: str, root: Path | None, augment: str | None, settings: Sequence
     return spec.parse(study, "data", overrides)
 
 
-def _opened(
-    name: str,
-    root: Path | None,
-    augment: str | None,
-    settings: Sequence[str],
-    fresh: bool = False,
-) -> tuple[Study, UnreadData, Audit]:
+def _opened(study: Study, fresh: bool = False) -> tuple[UnreadData, Audit]:
     from offramp.data.audit import audit, open_data, rehash
     from offramp.data.images import file_hashes
 
-    study = _study(name, root, augment, settings)
     before = file_hashes.every_manifest() if fresh else {}
     sources = open_data(study.data)
     changed = rehash(sources, before) if fresh else ()
     if changed:  # a hash may have chosen the split of its image
         sources = open_data(study.data)
     result = audit(sources)
-    return study, sources, replace(result, wrong=(*changed, *result.wrong))
+    return sources, replace(result, wrong=(*changed, *result.wrong))
 
 
 def _wrong(audit: Audit) -> list[str]:

@@ -23,7 +23,7 @@ from offramp.api.train.recipes import study_yaml
 from offramp.api.train.request import run_config
 from offramp.api.train.run import say_interrupted
 from offramp.errors import OfframpError
-from offramp.files import write_whole
+from offramp.files import check_replaceable, write_whole
 from offramp.store.place import Place, place
 from offramp.terminal import TextBlocks
 
@@ -146,6 +146,7 @@ def search(
     target = out or Path(f"{study.stem}-found.yaml")
     if out is None and target.exists() and not target.read_bytes().startswith(HEAD.encode()):
         raise OfframpError(f"{target} is there already; move it, or name another file with `out`")
+    check_replaceable(target)  # before hours of training
     labels = [s.label for s in whole.strategies] if per is not None else [None]
     requests = {label: SearchOptions(spaces, trials, label, prune, seed) for label in labels}
     reporter = reporter_for(watch)
