@@ -25,6 +25,7 @@ import offramp
 import wording
 from ghostscript import EPS, trap
 from offramp.bundle.export import ExportOptions, export
+from offramp.bundle.folder import is_bundle
 from offramp.bundle.runtime import SUFFIXES
 from offramp.data.images.files import SUFFIXES as TRAINED
 from offramp.infer import image_files
@@ -359,6 +360,14 @@ def test_an_image_on_its_side_is_turned(tmp_path: Path) -> None:
     good, damaged = image_files.check([tmp_path / "turned.jpg"], how)
     assert good and not damaged
     assert image_files.read(good[0], how).shape == (1, 4, 6)  # type: ignore[union-attr]
+
+
+def test_one_thing_tells_a_bundle_from_another_folder(tmp_path: Path) -> None:
+    """A folder named SHA256SUMS was enough for `predict`, and not for `export`."""
+    (tmp_path / "SHA256SUMS").mkdir()
+    assert not is_bundle(tmp_path)
+    assert "is no bundle" in wording.refusal(image_files.names_bundle, str(tmp_path))
+    assert not image_files.names_bundle("joint-digits-cnn-digits-s1")  # a trial's id
 
 
 def test_a_bundle_answers_as_its_trial(place: Path, run: Cli, snapshot: SnapshotAssertion) -> None:

@@ -39,6 +39,11 @@ def check_runtime() -> None:
     check_installed("a bundle", "onnx", "onnxruntime")
 
 
+def is_bundle(folder: Path) -> bool:
+    """Whether a folder is a bundle; its files are read only when it is opened."""
+    return (folder / SUMS).is_file()
+
+
 def opened(folder: Path, threads: int | None = None, pictures: bool = True) -> Bundle:
     """A bundle, checked and loaded. pictures: whether one that answers none is refused. Raises
     OfframpError without onnxruntime, and for a bundle that is damaged or changed."""

@@ -59,7 +59,7 @@ def local(name: str) -> Path | None:
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=list(FILES)))
     except Exception as error:  # of the hub, the network, its cache: classes of many libraries
         raise _failed(f"{name} cannot be fetched", error) from error
-    if not (folder / SUMS).is_file():
+    if not bundle.is_bundle(folder):
         raise OfframpError(f"{name} is no bundle: it has no {SUMS}; give one of offramp export")
     return folder
 

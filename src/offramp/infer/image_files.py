@@ -17,7 +17,7 @@ from PIL import Image
 from offramp import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
-from offramp.bundle.folder import opened, refusing
+from offramp.bundle.folder import is_bundle, opened, refusing
 from offramp.bundle.runtime import SUMS, find_images, named
 from offramp.data.images.files import upright_size
 from offramp.engine.settings import placed
@@ -83,13 +83,13 @@ class Network:
         return listed
 
 
-def is_bundle(name: str) -> bool:
+def names_bundle(name: str) -> bool:
     """Whether a path or a trial's id is the folder of a bundle. Raises OfframpError for a folder that
     is none."""
     folder = Path(name)
     if not folder.is_dir():
         return False
-    if not (folder / SUMS).exists():
+    if not is_bundle(folder):
         raise OfframpError(
             f"the folder {folder} is no bundle ({SUMS} is not there); give a trial's id or a bundle"
         )

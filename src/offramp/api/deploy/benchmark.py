@@ -140,7 +140,7 @@ def benchmark(
     backend = "inductor" if compiled else None
     options = BenchmarkOptions(tuple(dict.fromkeys(batch)), backend, threads, repeats, seconds)
     root = place(store)
-    if image_files.is_bundle(network):
+    if image_files.names_bundle(network):
         check_bundle_options(policy, device)
         source = Store(root) if is_store(root) else None
         trial = Policy.load(Path(network) / "policy.json").calibration.trial

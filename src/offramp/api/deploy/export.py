@@ -107,10 +107,10 @@ def export(
     from offramp.bundle import web as pages
     from offramp.bundle.export import ExportOptions
     from offramp.bundle.export import export as bundled
-    from offramp.bundle.runtime import SUMS
+    from offramp.bundle.folder import is_bundle
     from offramp.policy.policy import Policy
 
-    if (Path(trial) / SUMS).is_file():
+    if is_bundle(Path(trial)):
         raise OfframpError(
             f"{trial} is a bundle; to put it on the hub, give `hub`, and to make another, a trial's id"
         )

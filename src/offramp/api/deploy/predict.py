@@ -206,7 +206,7 @@ def _opened(
     from offramp.infer import image_files
 
     fetched = hub.local(network)
-    if fetched is not None or image_files.is_bundle(network):
+    if fetched is not None or image_files.names_bundle(network):
         check_bundle_options(policy, device)
         return replace(image_files.open_bundle(fetched or Path(network)), name=network)
     source = opened_for(network, store)

@@ -142,7 +142,7 @@ def stress(
 
     if figure is not None:
         check_file(figure)
-    if image_files.is_bundle(network):
+    if image_files.names_bundle(network):
         check_bundle_options(policy)
         policy = bundle_policy(Path(network))
         network = policy.calibration.trial
