@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import handmade
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +18,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp.analysis.claims import Claim, Judgment
 from offramp.analysis.recommend import Preference, recommend
-from offramp.report.advice import answer, beside_plain, headline
+from offramp.report import select
+from offramp.report.advice import answer, beside_plain, headline, listed
 from offramp.report.claims import read
 from offramp.report.controls import COIN
 from offramp.report.evidence import Evidence, gather, of_strategies
@@ -125,6 +127,21 @@ def test_the_first_sentence_has_the_accuracy_of_the_control_itself(snapshot: Sna
     assert f"where it has {percent(small.accuracy().mean)}" in " ".join(answer(found))
     (sentence,) = headline(evidence(planted(-9.0)))
     assert percent(advice.target) in sentence and "plain network," not in sentence
+
+
+def test_a_plain_network_is_smaller_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head of one that is cut may cost more than the cut spares."""
+    monkeypatch.setattr(select, "cut_at", lambda manifest: manifest.network.options)
+    usual = handmade._macs
+    monkeypatch.setattr(handmade, "_macs", lambda trial, exit: 51 if trial.width else usual(trial, exit))
+    (sentence,) = headline(evidence(planted(1.6)))
+    assert sentence.startswith("A plain network, width small, has") and " at 102.0 % of" in sentence
+
+
+def test_a_name_with_a_comma_is_one_among_others() -> None:
+    names = ["joint", "width small, cut at layer2", "two-stage"]
+    assert listed(names) == "joint, 'width small, cut at layer2' and two-stage"
+    assert listed(["joint"]) == "joint"
 
 
 def test_the_first_sentence_names_who_may_reach_its_accuracy_too() -> None:

@@ -78,9 +78,10 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         sure_of += f"; not tested against {listed(open_)}" if open_ else ""
         perhaps = _out(advice, "perhaps below")
         sure_of += f"; whether {listed(perhaps)} can reach it is open" if perhaps else ""
-        kinds = {"network": "A smaller plain network", "cascade": "A cascade of plain networks"}
+        size = "smaller " if first.mean < full else ""  # a head may cost more than was saved
+        kinds = {"network": f"A {size}plain network", "cascade": "A cascade of plain networks"}
         what = [kinds[k] for k in kinds if first.name in controls.named(k).values()]
-        name = f"{what[0]}, {first.name}," if what else first.name
+        name = f"{what[0]}, {_whole(first.name)}," if what else _whole(first.name)
         sentences.append(f"{name} has {has} at {least} of the plain network's compute{apart}{sure_of}.")
     return tuple(sentences)
 
@@ -383,7 +384,12 @@ def _first(names: Sequence[str]) -> str:
     return listed([*names[:LISTED], *more])
 
 
+def _whole(name: str) -> str:
+    """A name as it stands among others: in quotes where it has a comma in it."""
+    return f"'{name}'" if "," in name else name
+
+
 def listed(names: Sequence[str]) -> str:
-    """`A`, `A and B`, `A, B and C`."""
-    *first, last = names
+    """`A`, `A and B`, `A, 'B, C' and D`."""
+    *first, last = map(_whole, names)
     return f"{', '.join(first)} and {last}" if first else last
