@@ -30,7 +30,7 @@ from offramp.api.deploy.predict import COLUMNS
 from offramp.bundle import runtime
 from offramp.bundle.card import markdown
 from offramp.bundle.folder import seal
-from offramp.bundle.runtime import SUMS, Bundle, BundleError, Stage, _answer_all, main
+from offramp.bundle.runtime import SUMS, UNANSWERED, Bundle, BundleError, Stage, _answer_all, main
 from offramp.data import DataSpec, load
 from offramp.infer.image_files import open_bundle
 from wording import refusal, stable
@@ -180,19 +180,24 @@ def test_json_has_the_fields_of_predict(leaving: Path, images: Path, tmp_path: P
     assert 0 < answered["compute_share"] < 2
 
 
-def test_json_has_no_nan(
+def test_nan_is_no_answer(
     leaving: Path, images: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a network that answers NaN; a browser or jq would read no line of it."""
+    """The first class was one, with an exit code of 0."""
     outputs = Stage._outputs
 
     def broken(stage: Stage, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [each * np.float32("nan") for each in outputs(stage, values)]
 
     monkeypatch.setattr(Stage, "_outputs", broken)
-    assert _answer_all(Bundle(leaving), [images / "00.png"], 1, as_json=True)
-    line = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    assert line["confidence"] is None and line["exit"] == 3
+    bundle, file = Bundle(leaving), images / "00.png"
+    assert not _answer_all(bundle, [file], 1, as_json=True)
+    said = capsys.readouterr()
+    line = json.loads(said.out, parse_constant=pytest.fail)  # a browser or jq would read no NaN
+    assert line == {"file": str(file), "error": f"{file} has no answer: {UNANSWERED}"}
+    assert said.err == f"run.py: {line['error']}\n"
+    assert not _answer_all(bundle, [file], 1, as_json=False)
+    assert capsys.readouterr() == ("", said.err)
 
 
 def test_the_card_says_how_to_run_it(leaving: Path, images: Path, tmp_path: Path) -> None:

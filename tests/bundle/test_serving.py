@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,7 +32,7 @@ from starlette.routing import Route
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.api.deploy.serve import listener, name_of, opened
-from offramp.bundle.runtime import Bundle
+from offramp.bundle.runtime import UNANSWERED, Bundle, Stage
 from offramp.errors import OfframpError
 from offramp.infer.image_files import open_bundle
 from offramp.preprocessing import Preprocessing
@@ -585,12 +585,29 @@ def test_the_likeliest_classes(leaving: Path, pictures: list[np.ndarray]) -> Non
             assert status == 400 and "top" in answer["error"]
 
 
+def test_nan_is_no_answer(
+    leaving: Path, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first class was one."""
+    outputs, broken = Stage._outputs, False
+
+    def answered(stage: Stage, values: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return [each * np.float32("nan") if broken else each for each in outputs(stage, values)]
+
+    monkeypatch.setattr(Stage, "_outputs", answered)
+    with serving(leaving) as port:
+        assert ask(port, png(pictures[0]))[0] == 200
+        broken = True
+        assert ask(port, png(pictures[0])) == (500, {"error": UNANSWERED})
+        broken = False
+        assert ask(port, png(pictures[0]))[0] == 200
+
+
 def test_tied_and_endless_logits_have_an_order() -> None:
     bundle: Any = SimpleNamespace(labels="abcd", stages=[SimpleNamespace(exit=2, temperature=1.0)])
     for logits, order in (
-        ([1.0, 3.0, 3.0, np.nan], "bcad"),
-        ([1.0, np.inf, 0.0, -np.inf], "bacd"),
-        ([np.nan] * 4, "abcd"),
+        ([1.0, 3.0, 3.0, -np.inf], "bcad"),
+        ([1.0, 2.0, -np.inf, -np.inf], "bacd"),
     ):
         answer = Answer("", 0.0, 2, 1.0, 1, (), logits=np.array(logits, np.float32))
         assert "".join(each["class"] for each in app.top_classes(bundle, answer, 4)) == order

@@ -22,7 +22,7 @@ from chromium import axe, blank
 from longer import long
 from offramp.bundle import web
 from offramp.bundle.card import data_title
-from offramp.bundle.runtime import Bundle
+from offramp.bundle.runtime import UNANSWERED, Bundle
 from offramp.errors import OfframpError
 from offramp.policy import scoring
 from refusal import refuses
@@ -127,6 +127,55 @@ def test_every_score_is_that_of_python(browser: Any) -> None:
             sure = np.array([[-np.inf if v is None else v for v in row] for row in by_row])
             expected = scoring.scores(name, logits, warmth, read)
             np.testing.assert_allclose(sure, expected, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+WALK = """
+const [address, rows, done] = arguments;
+const answered = async ({ walk }, row) => {
+  const data = Float32Array.from(row.map(Number)); // JSON has no NaN: they come as text
+  const session = { inputNames: [], outputNames: ["logits"], run: async () => ({ logits: { data } }) };
+  const stages = [{ exit: 1, threshold: null, temperature: 2, macs: 1, session }];
+  const about = { preprocessing: { channels: 1, size: [1, 1] }, score: "confidence", plain_macs: 1 };
+  const exits = walk({ Tensor: Object }, about, stages, data);
+  const { value } = await exits.next();
+  return [value.class, value.confidence];
+};
+import(address + "network.js").then((page) => Promise.all(rows.map((row) => answered(page, row))))
+  .then(done).catch((error) => done(String(error)));
+"""
+STRANGE = [[1.0, np.nan, 2.0], [np.nan] * 3, [np.inf, 0.0, np.inf], [-np.inf] * 3, [0.0, -np.inf, 3.0]]
+
+
+def test_what_is_no_answer_in_python_is_none_on_the_page(browser: Any) -> None:
+    """There it was the first class, of which the page was 0 % sure."""
+    logits = np.array(STRANGE, np.float32)
+    rows = [
+        [str(value).replace("inf", "Infinity").replace("nan", "NaN") for value in r] for r in STRANGE
+    ]
+    with served(Path(web.__file__).with_name("site")) as (address, _):
+        blank(browser, 400, "light")
+        browser.get(address + "style.css")
+        by_row = browser.execute_async_script(WALK, address, rows)
+    assert isinstance(by_row, list), by_row
+    assert [number for number, _ in by_row] == scoring.answers(logits).tolist()
+    sure = np.array([np.nan if each is None else each for _, each in by_row])
+    np.testing.assert_allclose(sure, scoring.certainty(logits, 2.0, several=False), rtol=1e-6)
+    assert np.isnan(sure).tolist() == [True, True, True, True, False]
+
+
+def test_nan_is_no_answer_on_the_page(browser: Any, leaving: Path, tmp_path: Path) -> None:
+    web.write(leaving, tmp_path / "site", engine())
+    code = (tmp_path / "site" / "network.js").read_text()
+    broken = code.replace(
+        "before === null ? logits.data", "before === null ? logits.data.map(() => NaN)"
+    )
+    assert broken != code
+    (tmp_path / "site" / "network.js").write_text(broken)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "good.png")
+    with served(tmp_path / "site") as (address, _):
+        show(browser, address)
+        assert answers(browser, [tmp_path / "good.png"]) == []
+        assert browser.find_element("id", "problem").text == f"good.png: {UNANSWERED}"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import wording
 from ghostscript import EPS, trap
 from offramp.bundle.export import ExportOptions, export
 from offramp.bundle.folder import is_bundle
-from offramp.bundle.runtime import SUFFIXES
+from offramp.bundle.runtime import SUFFIXES, UNANSWERED
 from offramp.data.images.files import SUFFIXES as TRAINED
 from offramp.infer import image_files
 from offramp.infer.image_files import Network
@@ -414,4 +415,24 @@ def test_an_eps_that_is_called_png_starts_nothing(
     assert status == 1 and not mark.exists()
     assert [line for line in err.splitlines() if line.startswith("Skipped")] == snapshot
     found = image_files.read(Path("a.png"), Preprocessing((8, 8), 1, (0.0,), (1.0,)))
-    assert isinstance(found, image_files.Unreadable) and not mark.exists()
+    assert isinstance(found, image_files.Unanswered) and not mark.exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_nan_is_no_answer(run: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its line had the first class, and the command was content."""
+    answer = Network.answer
+
+    def broken(network: Network, pixels: Any) -> Any:
+        answers = answer(network, pixels)
+        nothing = torch.full_like(answers.confidence[:1], math.nan)
+        return replace(answers, confidence=torch.cat([nothing, answers.confidence[1:]]))
+
+    monkeypatch.setattr(Network, "answer", broken)
+    status, _, err = run("joint", "images/00.png", "images/02.png", "--policy", "policy.json")
+    assert status == 1
+    assert f"Skipped images/00.png: it has no answer ({UNANSWERED})." in err.splitlines()
+    assert [(row["class"] == "", row["error"]) for row in answers()] == [(False, ""), (True, UNANSWERED)]
+    sent(monkeypatch, "images/00.png")
+    status, out, _ = run("joint", "--policy", "policy.json", "--stream", "--json")
+    assert status == 1 and json.loads(out) == {"file": "images/00.png", "error": UNANSWERED}

@@ -22,7 +22,7 @@ from test_page_browser import DRAW_ALL, show, wait
 from offramp.api.deploy.predict import write as write_answers
 from offramp.bundle import card
 from offramp.escape import cell, html, markdown, printable
-from offramp.infer.image_files import FileAnswer, Unreadable
+from offramp.infer.image_files import FileAnswer, Unanswered
 from offramp.report import tables
 from offramp.report.evidence import Evidence
 from offramp.report.figures import draw
@@ -212,7 +212,7 @@ def test_cards_and_readmes(hostile_runs: Evidence) -> None:
 
 def test_answers_for_a_spreadsheet(tmp_path: Path) -> None:
     name = Path(f"@{STEERS}")
-    answers, damaged = [FileAnswer(name, HOSTILE, 0.5, 1, 0.1)], [Unreadable(name, HOSTILE)]
+    answers, damaged = [FileAnswer(name, HOSTILE, 0.5, 1, 0.1)], [Unanswered(name, HOSTILE)]
     write_answers(tmp_path / "a.csv", answers, damaged)
     text = (tmp_path / "a.csv").read_text(encoding="utf-8")
     row, broken = list(csv.reader(io.StringIO(text)))[1:]

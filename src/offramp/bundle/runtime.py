@@ -58,6 +58,7 @@ ROUNDS = 100  # of a stage, for a file that a policy is chosen by
 SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take; as `calibrate` has it
 TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
 AGAIN = "export the bundle again"
+UNANSWERED = "the network answers NaN or infinity"  # its confidence is NaN, and its class means nothing
 BEFORE = "before"  # the input of a graph that adds to the answer of the stage before
 SEPARATOR = "|"  # of the names of several labels
 LARGEST = 16 * 2**20  # bytes of a list or JSON of a bundle
@@ -187,7 +188,8 @@ class Answers:
         classes: [B] int, numbers of classes; of several labels an image [B, C] bool, those that it has.
         labels: Their names; several with | between them, and in quotes those that have one in them.
         confidence: [B] float32, the largest softmax probability, under the policy's temperature; of
-            several labels the probability of the least sure one's answer.
+            several labels the probability of the least sure one's answer. NaN for an image of which the
+            network's logits say nothing.
         exits: [B] int, the exit that each image left at.
         logits: [B, C] float32 of that exit.
         compute: [B] float32, MACs as a share of the network without early exits; above 1 where all heads
@@ -302,7 +304,7 @@ def named(labels: Sequence[str], marks: Iterable[bool]) -> str:
     return text.getvalue()[:-2]
 
 
-def answer_fields(name: str, probabilities: Mapping[str, float | None] | None = None) -> dict[str, Any]:
+def answer_fields(name: str, probabilities: Mapping[str, float] | None = None) -> dict[str, Any]:
     """An answer in JSON. name: of a class; or as `named`, with the probability of each label."""
     if probabilities is None:
         return {"class": name}
@@ -617,7 +619,7 @@ class Bundle:
             return self.labels[answer]
         return named(self.labels, answer)
 
-    def as_json(self, name: str, probabilities: Sequence[float | None] | None) -> dict[str, Any]:
+    def as_json(self, name: str, probabilities: Sequence[float] | None) -> dict[str, Any]:
         """An answer in words, in the types of JSON. probabilities: of several labels."""
         if not self.several or probabilities is None:
             return answer_fields(name)
@@ -1062,8 +1064,16 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
 
 
 def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool) -> bool:
-    """Print a line for each image; whether every one could be read."""
+    """Print a line for each image; whether every one has an answer."""
     good = True
+
+    def lacks(path: Path, reason: str) -> None:
+        nonlocal good
+        good = False
+        _say(reason)
+        if as_json:
+            print(json.dumps({"file": str(path), "error": reason}))
+
     marked = {"unreliable": list(bundle.unreliable)} if bundle.unreliable else {}
     blank = np.zeros((1, bundle.preprocessing.channels, *bundle.preprocessing.size), np.float32)
     bundle.all_exits(blank)  # so that the first image does not pay for the start
@@ -1075,10 +1085,7 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
                 pictures.append(opened(path, bundle))
                 files.append(path)
             except BundleError as error:
-                _say(error)
-                good = False
-                if as_json:
-                    print(json.dumps({"file": str(path), "error": str(error)}))
+                lacks(path, str(error))
         began = time.perf_counter()
         answers = bundle.predict(pictures)
         spent = 1000 * (time.perf_counter() - began) / max(len(files), 1)
@@ -1086,9 +1093,11 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
             label, exit = answers.labels[row], int(answers.exits[row])
             odds = None if answers.probabilities is None else answers.probabilities[row].tolist()
             confidence = float(answers.confidence[row])
-            if as_json:
-                fields = bundle.as_json(label, None if odds is None else [*map(_finite, odds)])
-                line = {"file": str(path), **fields, "confidence": _finite(confidence), "exit": exit}
+            if math.isnan(confidence):
+                lacks(path, f"{path} has no answer: {UNANSWERED}")
+            elif as_json:
+                fields = bundle.as_json(label, odds)
+                line = {"file": str(path), **fields, "confidence": confidence, "exit": exit}
                 line |= {"compute_share": float(answers.compute[row]), "milliseconds": spent, **marked}
                 print(json.dumps(line))
             else:
@@ -1100,11 +1109,6 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
                     named, sure = ", ".join(each) or "no label", ""
                 print(f"{_printable(path)}  {named}{sure}  exit {exit}  {spent:.2f} ms")
     return good
-
-
-def _finite(number: float) -> float | None:
-    """As `predict` and the server say it: JSON has no NaN."""
-    return number if math.isfinite(number) else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

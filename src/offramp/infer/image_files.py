@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from offramp import preprocessing
 from offramp.bundle.export import IN_PYTHON
 from offramp.bundle.export import preprocessing as preprocessing_of
 from offramp.bundle.folder import is_bundle, opened, refusing
-from offramp.bundle.runtime import SUMS, find_images, named
+from offramp.bundle.runtime import SUMS, UNANSWERED, find_images, named
 from offramp.data.images.files import upright_size
 from offramp.engine.settings import placed
 from offramp.errors import OfframpError
@@ -68,8 +69,12 @@ class Network:
         parts = (answers.classes, answers.confidence, answers.exits, answers.compute, answers.logits)
         return Prediction(*(torch.as_tensor(part, device="cpu") for part in parts))
 
-    def of_files(self, files: Sequence[Path], answers: Prediction) -> list[FileAnswer]:
-        """The answers for files, in their order. answers: for their pixels."""
+    def of_files(self, files: Sequence[Path], answers: Prediction) -> list[FileAnswer | Unanswered]:
+        """The answers for files, or why there is none, in their order. answers: for their pixels."""
+        listed = self._of_files(files, answers)
+        return [Unanswered(a.file, UNANSWERED) if math.isnan(a.confidence) else a for a in listed]
+
+    def _of_files(self, files: Sequence[Path], answers: Prediction) -> list[FileAnswer]:
         parts = (answers.classes, answers.confidence, answers.exits, answers.compute)
         rows = zip(files, *(part.tolist() for part in parts), strict=True)
         if answers.classes.ndim == 1:
@@ -200,8 +205,8 @@ def checked_policy(store: Store, trial: str, policy: Policy | str | Path) -> Pol
 
 
 @dataclass(frozen=True)
-class Unreadable:
-    """A file that is not a readable image, and why."""
+class Unanswered:
+    """A file without an answer, such as one that is no readable image, and why."""
 
     file: Path
     reason: str
@@ -214,7 +219,7 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
         return tuple(dict.fromkeys(find_images(paths)))
 
 
-def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unreadable]]:
+def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unanswered]]:
     """The files that can be read, as far as their first bytes tell, and the others; no pixel is decoded,
     so a mistake shows before the work. Raises OfframpError, with the first reason, where the network
     takes none of them."""
@@ -224,7 +229,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
             with Image.open(file, formats=FORMATS) as image:
                 how.check(preprocessing.mode_of(image), *upright_size(image))
         except Exception as error:  # decoders raise whatever they like on damaged bytes
-            damaged.append(Unreadable(file, why_unreadable(file, error)))
+            damaged.append(Unanswered(file, why_unreadable(file, error)))
             if isinstance(error, ValueError):
                 other = other or f"{file} {error}"
         else:
@@ -234,23 +239,23 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
     return good, damaged
 
 
-def read(file: Path, how: Preprocessing) -> NDArray[np.uint8] | Unreadable:
+def read(file: Path, how: Preprocessing) -> NDArray[np.uint8] | Unanswered:
     """[C, H, W], upright, or what is wrong with the file."""
     try:
         check_regular(file, sys.maxsize)  # nobody may write to a pipe
         with Image.open(file, formats=FORMATS) as image:
             return how.pixels(image)
     except Exception as error:  # as above
-        return Unreadable(file, why_unreadable(file, error))
+        return Unanswered(file, why_unreadable(file, error))
 
 
 def read_all(
     files: Sequence[Path], how: Preprocessing, pool: ThreadPoolExecutor
-) -> tuple[list[Path], NDArray[np.uint8], list[Unreadable]]:
+) -> tuple[list[Path], NDArray[np.uint8], list[Unanswered]]:
     """The files that could be read, their pixels [B, C, H, W], and those that could not."""
     outcomes = list(zip(files, pool.map(lambda file: read(file, how), files), strict=True))
-    damaged = [outcome for _, outcome in outcomes if isinstance(outcome, Unreadable)]
-    good = [(file, pixels) for file, pixels in outcomes if not isinstance(pixels, Unreadable)]
+    damaged = [outcome for _, outcome in outcomes if isinstance(outcome, Unanswered)]
+    good = [(file, pixels) for file, pixels in outcomes if not isinstance(pixels, Unanswered)]
     empty = np.zeros((0, how.channels, *how.size), dtype=np.uint8)
     pixels = np.stack([each for _, each in good]) if good else empty
     return [file for file, _ in good], pixels, damaged

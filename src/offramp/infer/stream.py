@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from offramp.infer.image_files import FileAnswer, Network, Unreadable, read
+from offramp.infer.image_files import FileAnswer, Network, Unanswered, read
 from offramp.policy.scoring import SCORES
 
 WINDOW = 32  # images that the mean is of, the latest counting most
@@ -50,7 +50,7 @@ def _answers(
     steps: dict[int, Network] = {0: network}
     for file in files:
         pixels = read(file, network.preprocessing)
-        if isinstance(pixels, Unreadable):
+        if isinstance(pixels, Unanswered):
             yield Streamed(file, None, reason=pixels.reason)
             continue
         step = 0 if hold is None else hold.step
@@ -62,7 +62,10 @@ def _answers(
         seconds = clock() - began
         hold = None if hold is None else hold.after(seconds)
         (answer,) = network.of_files([file], prediction)
-        yield Streamed(file, answer, seconds)
+        if isinstance(answer, Unanswered):
+            yield Streamed(file, None, seconds, answer.reason)
+        else:
+            yield Streamed(file, answer, seconds)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import sys
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from offramp.bundle.runtime import Bundle
+from offramp.bundle.runtime import UNANSWERED, Bundle
 from offramp.hashing import finite
 from offramp.policy import scoring
 from offramp.serve import page
@@ -69,7 +70,7 @@ def top_classes(bundle: Bundle, answer: Answer, count: int) -> list[dict[str, An
     """The likeliest classes of an answer, its own first."""
     warmth = next(stage.temperature for stage in bundle.stages if stage.exit == answer.exit)
     sure = scoring.probabilities(answer.logits, warmth)
-    order = np.argsort(-np.where(np.isnan(answer.logits), -np.inf, answer.logits), kind="stable")
+    order = np.argsort(-answer.logits, kind="stable")
     return [{"class": bundle.labels[at], "confidence": float(sure[at])} for at in order[:count]]
 
 
@@ -339,6 +340,8 @@ class _Service:
         finally:
             self._taken -= count
             self._metrics.taken.dec()
+        if any(math.isnan(answer.confidence) for answer in answers):
+            raise Refused(500, UNANSWERED)
         spent = time.perf_counter() - began
         self._metrics.seconds.observe(spent)
         rows = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 import time
@@ -142,14 +141,13 @@ class Watch:
         """See an answer before it goes out; whether its image shall run to the end too. room: whether
         one more can; else none is counted, at the last exit neither, or that would weigh more."""
         now, count = self._clock(), len(self.exits)
-        sure = answer.confidence if math.isfinite(answer.confidence) else 0.0
         exit = self.exits.index(answer.exit)
         self.images += 1
-        self._windows.add(now, {exit: 1, count: sure, count + 1: answer.compute})
+        self._windows.add(now, {exit: 1, count: answer.confidence, count + 1: answer.compute})
         self.labels.answered(answer.id, exit, answer.label)
         if self._file is not None:
             names = {"time": time.time(), "id": answer.id, "exit": answer.exit, "class": answer.label}
-            numbers = {"confidence": sure, "compute_share": answer.compute}
+            numbers = {"confidence": answer.confidence, "compute_share": answer.compute}
             self._file.append({**names, **numbers})
         stage = self._stage(answer.scores)
         scores = np.full(count + 1, np.nan)

@@ -38,7 +38,7 @@ from offramp.units import counted, duration, percent
 if TYPE_CHECKING:
     import torch
 
-    from offramp.infer.image_files import FileAnswer, Network, Unreadable
+    from offramp.infer.image_files import FileAnswer, Network, Unanswered
     from offramp.infer.stream import Streamed
     from offramp.store.place import Place
 
@@ -63,7 +63,7 @@ class FileAnswers:
     network: str
     out: Path
     answers: Sequence[FileAnswer]
-    damaged: Sequence[Unreadable]
+    damaged: Sequence[Unanswered]
     unreliable: Sequence[str]
     interrupted: bool
     _exits: Sequence[int]
@@ -224,7 +224,7 @@ def _answer(
     files: Sequence[Path],
     batch: int,
     rows: list[FileAnswer],
-    damaged: list[Unreadable],
+    damaged: list[Unanswered],
 ) -> None:
     """Fill `rows` and `damaged`, so that what is there stays when the work is cut short."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -246,11 +246,13 @@ def _answer(
             read, pixels, broken = image_files.read_all(part, network.preprocessing, pool)
             damaged += broken
             if read:
-                rows += network.of_files(read, network.answer(pixels))
+                outcomes = network.of_files(read, network.answer(pixels))
+                rows += [each for each in outcomes if isinstance(each, image_files.FileAnswer)]
+                damaged += [each for each in outcomes if isinstance(each, image_files.Unanswered)]
             progress.advance(task, len(part))
 
 
-def write(out: Path, rows: Sequence[FileAnswer], damaged: Sequence[Unreadable]) -> None:
+def write(out: Path, rows: Sequence[FileAnswer], damaged: Sequence[Unanswered]) -> None:
     """Write the table of answers."""
     with (
         writing(out),
@@ -390,7 +392,7 @@ def _print_line(writer: Any, as_json: bool, streamed: Streamed) -> None:
             record |= answer_fields(row.label, row.labels)
             record |= {"confidence": row.confidence, "exit": row.exit}
             record |= {"compute_share": row.compute, "milliseconds": milliseconds}
-        print(json.dumps(finite(record)))
+        print(json.dumps(record))
     else:
         spent = "" if row is None else f"{milliseconds:.3f}"
         writer.writerow([*_cells(streamed.file, row, streamed.reason), spent])

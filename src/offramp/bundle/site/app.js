@@ -42,6 +42,7 @@ async function answered(file) {
   for await (const one of walk(ort, about, stages, input)) {
     passed.push(one);
     if (left === null && one.leaves) {
+      if (one.confidence === null) throw new Error("the network answers NaN or infinity");
       left = passed.length - 1;
       const spent = passed.reduce((sum, each) => sum + each.milliseconds, 0);
       seen.push({ file, side, passed, left, spent });
@@ -77,13 +78,18 @@ function show(one) {
   if (left < stages.length - 1 && passed.length === stages.length) {
     const rest = passed.slice(left + 1).reduce((sum, each) => sum + each.milliseconds, 0);
     const last = passed.at(-1);
-    const same = last.class === leaving.class ? "says the same" : `says ${about.labels[last.class]}`;
+    const other = last.confidence === null ? "has no answer" : `says ${about.labels[last.class]}`;
+    const same = last.class === leaving.class && last.confidence !== null ? "says the same" : other;
     numbers.push(["saved", `${rest.toFixed(1)} ms; the last exit ${same}`]);
   }
   at("numbers").replaceChildren(...numbers.flatMap(([name, value]) => [made("dt", name), made("dd", value)]));
   at("result").hidden = false;
   table();
 }
+
+/** What an exit says; where it answers NaN or infinity, nothing. */
+const words = ({ class: number, confidence }) =>
+  confidence === null ? "no answer" : `${about.labels[number]}, ${percent(confidence)}`;
 
 const saved = (leaving) => Math.max(1 - leaving.compute, 0);
 
@@ -92,13 +98,13 @@ function exit(stage, i, { passed, left }) {
   item.append(made("strong", `exit ${stage.exit}`));
   const there = passed[i];
   if (i <= left) {
-    item.append(made("span", `${about.labels[there.class]}, ${percent(there.confidence)}`));
+    item.append(made("span", words(there)));
     const limit = stage.threshold === null ? "" : `, needs ${stage.threshold.toPrecision(3)}`;
     const sure = Number.isFinite(there.score) ? there.score.toPrecision(3) : "none";
     if (i < stages.length - 1) item.append(made("span", `${about.score} ${sure}${limit}`));
     item.append(made("span", i === left ? "left here" : "went on"));
   } else if (there) {
-    item.append(made("span", `not needed: ${about.labels[there.class]}, ${percent(there.confidence)}`));
+    item.append(made("span", `not needed: ${words(there)}`));
   } else item.append(made("span", "not needed"));
   return item;
 }

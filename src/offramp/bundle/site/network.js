@@ -238,7 +238,7 @@ export async function* walk(ort, about, stages, input) {
     yield {
       exit: stage.exit,
       class: answer(answering),
-      confidence: shares === null ? 0 : Math.max(...shares),
+      confidence: shares === null ? null : Math.max(...shares),
       score: sure,
       leaves: last || (stage.threshold !== null && sure >= stage.threshold),
       compute: stage.macs / about.plain_macs,
