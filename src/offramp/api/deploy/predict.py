@@ -31,7 +31,6 @@ from offramp.api.options import (
 from offramp.errors import OfframpError
 from offramp.escape import cell
 from offramp.files import replacing, resolved, writing
-from offramp.hashing import finite
 from offramp.terminal import TextBlocks, TextTable, console
 from offramp.units import counted, duration, percent
 
