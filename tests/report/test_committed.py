@@ -641,25 +641,26 @@ def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> N
     (tiny,) = runs.controls.cheaper
     (sentence_,), level = beside_plain(runs), runs.beside_controls[tiny.label]
     assert f"> {sentence_}" in " ".join(section("cifar10-long").split())
-    (gap,) = (p for p in pairs_of(level, tiny.label) if "joint" in (p.a, p.b))
-    assert gap.p < 0.05
-    facts = {"behind": pct(abs(gap.difference)), **medium_behind()}
-    assert clauses("cifar10-long", "still ahead", facts) == snapshot
-    spread = in_the_table_of("cifar10-long", runs, "joint")
+    ways = ("joint", "mixed")
+    gaps = {s: p for p in pairs_of(level, tiny.label) for s in ways if s in (p.a, p.b)}
+    assert all(gap.p < ALPHA for gap in gaps.values())
+    facts = {f"behind, {s}": pct(abs(gap.difference)) for s, gap in gaps.items()}
+    assert clauses("cifar10-long", "still ahead", facts | medium_behind()) == snapshot
     (middle,) = (level for level in runs.levels if f"{level.macs / 1e6:.1f}" == "14.3")
-    means = {"joint": pct(middle.means["joint"]), "coin": pct(middle.means[COIN])}
-    (coin,) = (p for p in pairs_of(middle, COIN) if "joint" in (p.a, p.b))
-    means |= {"p": f"{coin.p:.2f}", "cascade": pct(max(middle.means.values()))}
+    coins = {s: p for p in pairs_of(middle, COIN) for s in ways if s in (p.a, p.b)}
+    means = {s: pct(middle.means[s]) for s in ways} | {"coin": pct(middle.means[COIN])}
+    means |= {f"p, {s}": f"{coin.p:.2f}" for s, coin in coins.items()}
+    means |= {"cascade": pct(max(middle.means.values()))}
+    assert min(coin.p for coin in coins.values()) > ALPHA
     assert clauses("cifar10-long", "between the two", means) == snapshot
     final = runs.sample(MEASURES["accuracy-test"], 4)
     assert final is not None
-    (whole,) = paired_differences(final.groups, ALPHA)
-    assert isinstance(whole, Pair) and whole.p > 0.05
-    ends = {
-        "joint": pct(spread[-1].mean),
-        "plain": pct(runs.spread("final-accuracy-test", "baseline").mean),
-    }
-    assert clauses("cifar10-long", "final exit", ends | {"p": f"{whole.p:.3f}"}) == snapshot
+    whole = {p.b: p for p in paired_differences(final.groups, ALPHA) if p.a == "baseline"}
+    assert [isinstance(p := whole[s], Pair) and p.p < ALPHA for s in ways] == [False, True]
+    ends = {s: pct(in_the_table_of("cifar10-long", runs, s)[-1].mean) for s in ways}
+    ends |= {"plain": pct(runs.spread("final-accuracy-test", "baseline").mean)}
+    ends |= {"p, joint": f"{whole['joint'].p:.2f}", "p, mixed": f"{whole['mixed'].p:.3f}"}
+    assert clauses("cifar10-long", "final exit", ends) == snapshot
 
 
 def test_what_exits_come_to_that_train_as_long_on_cifar100(snapshot: SnapshotAssertion) -> None:
