@@ -19,7 +19,7 @@ from syrupy.assertion import SnapshotAssertion
 from offramp.analysis.claims import Claim, Judgment
 from offramp.analysis.recommend import Preference, recommend
 from offramp.report import select
-from offramp.report.advice import answer, beside_plain, headline, listed
+from offramp.report.advice import _named, answer, beside_plain, headline
 from offramp.report.claims import read
 from offramp.report.controls import COIN
 from offramp.report.evidence import Evidence, gather, of_strategies
@@ -140,8 +140,8 @@ def test_a_plain_network_is_smaller_where_it_is(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_name_with_a_comma_is_one_among_others() -> None:
     names = ["joint", "width small, cut at layer2", "two-stage"]
-    assert listed(names) == "joint, 'width small, cut at layer2' and two-stage"
-    assert listed(["joint"]) == "joint"
+    assert _named(names) == "joint, 'width small, cut at layer2' and two-stage"
+    assert _named(["joint"]) == "joint"
 
 
 def test_the_first_sentence_names_who_may_reach_its_accuracy_too() -> None:

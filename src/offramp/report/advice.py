@@ -74,10 +74,10 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         ties = [r.name for r in advice.first[1:]]
         open_ = [r.name for r in ranking[1:] if r.behind is None]
         be = "is" if len(ties) == 1 else "are"
-        sure_of = f"; {listed(ties)} {be} not shown to need more" if ties else ""
-        sure_of += f"; not tested against {listed(open_)}" if open_ else ""
+        sure_of = f"; {_named(ties)} {be} not shown to need more" if ties else ""
+        sure_of += f"; not tested against {_named(open_)}" if open_ else ""
         perhaps = _out(advice, "perhaps below")
-        sure_of += f"; whether {listed(perhaps)} can reach it is open" if perhaps else ""
+        sure_of += f"; whether {_named(perhaps)} can reach it is open" if perhaps else ""
         size = "smaller " if first.mean < full else ""  # a head may cost more than was saved
         kinds = {"network": f"A {size}plain network", "cascade": "A cascade of plain networks"}
         what = [kinds[k] for k in kinds if first.name in controls.named(k).values()]
@@ -95,7 +95,7 @@ def of_epochs(trials: Sequence[TrialRecord], evidence: Evidence) -> str:
     """How long these were trained, where the evidence has others that were trained for longer or
     shorter."""
     numbers = sorted({trial.manifest.recipe.epochs for trial in trials if evidence.budgets})
-    return f" in runs of {listed([counted(n, 'epoch') for n in numbers])}" if numbers else ""
+    return f" in runs of {_named([counted(n, 'epoch') for n in numbers])}" if numbers else ""
 
 
 def _reached(first: Ranked, target: float) -> float:
@@ -144,7 +144,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
     sentences += [f"{d}: {why}" if len(data) > 1 else why for d, why in sorted(few.items())]
     if silent:
         what = "nothing was measured, or only in runs that shared work"
-        sentences.append(f"These runs say nothing of {listed(silent)}: {what}.")
+        sentences.append(f"These runs say nothing of {_named(silent)}: {what}.")
     return (*useless, *sentences)
 
 
@@ -199,7 +199,7 @@ def _as_much(runs: Runs, accuracy: float) -> str:
     first = [name for need, name in reached if macs(need) == least]
     ways = ["with more"] * (len(first) < len(reached)) + ["not at all"] * (len(reached) < len(needs))
     others = f", the others {' or '.join(ways)}" if ways else ""
-    reach = f"{listed(first)} reach{'es' * (len(first) == 1)}"
+    reach = f"{_named(first)} reach{'es' * (len(first) == 1)}"
     return f"In these means {reach} {percent(accuracy)} with {least} MACs{others}"
 
 
@@ -247,7 +247,7 @@ def sentence(advice: Advice, several: bool = False) -> str:
         spread = f"{title(advice)} {_span(advice.measure.text(low), advice.measure.text(high))}"
         alone = _out(advice, "no early exits")
         lacks = "lacks" if len(alone) == 1 else "lack"
-        whose = f" with early exits, which {listed(alone)} {lacks}" if alone else ""
+        whose = f" with early exits, which {_named(alone)} {lacks}" if alone else ""
         every = f"no significant difference between any of {len(others) + 1} strategies{whose}"
         return f"{start}{every} ({spread}{target}){_detectable(advice)}{_left_out(advice)}."
     if advice.target is not None and (has := _reached(best, advice.target)) > advice.target:
@@ -266,14 +266,14 @@ def _left_out(advice: Advice) -> str:
     misses, unsure = _out(advice, "below the target"), _out(advice, "perhaps below")
     target = percent(advice.target)
     do = "does" if len(misses) == 1 else "do"
-    parts = [f"{listed(misses)} {do} not reach {target}"] if misses else []
-    parts += [f"Whether {listed(unsure)} can reach {target} is open"] if unsure else []
+    parts = [f"{_named(misses)} {do} not reach {target}"] if misses else []
+    parts += [f"Whether {_named(unsure)} can reach {target} is open"] if unsure else []
     dearer = _out(advice, "dearer")
     need = "needs" if len(dearer) == 1 else "need"
-    parts += [f"{listed(dearer)} {need} more MACs"] if dearer else []
+    parts += [f"{_named(dearer)} {need} more MACs"] if dearer else []
     if advice.hanging:
         does = "is" if len(advice.hanging) == 1 else "are"
-        parts.append(f"Whether {listed(advice.hanging)} {does} behind hangs on the target")
+        parts.append(f"Whether {_named(advice.hanging)} {does} behind hangs on the target")
     return "".join(f". {part}" for part in parts)
 
 
@@ -340,7 +340,7 @@ def compared(levels: Sequence[ComputeLevel], place: str = "") -> str:
         many = f"{len(crossed)} pairs of curves cross"
         parts.append(many if len(crossed) > LISTED else f"curves that cross: {', '.join(crossed)}")
     if untested := list(dict.fromkeys(name for level in levels for name in level.untested)):
-        parts.append(f"not tested against the best: {listed(untested)}")
+        parts.append(f"not tested against the best: {_named(untested)}")
     if not parts:
         return (
             f"At equal compute{where}, no strategy is significantly behind the best in test accuracy, "
@@ -371,17 +371,17 @@ def _detected(differences: str) -> str:
 def _of(names: Sequence[str], everyone: Collection[str]) -> str:
     """The names; where a reader would not take them in, who else there is, or how many of how many."""
     if len(names) <= LISTED:
-        return listed(names)
+        return _named(names)
     others = [name for name in everyone if name not in names]
     if len(others) > LISTED:
         return f"{len(names)} of {len(everyone)}"
-    return f"all but {listed(others)}" if others else f"all {len(names)} others"
+    return f"all but {_named(others)}" if others else f"all {len(names)} others"
 
 
 def _first(names: Sequence[str]) -> str:
     """The names; of more than a reader would take in the first, and how many more."""
     more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
-    return listed([*names[:LISTED], *more])
+    return _named([*names[:LISTED], *more])
 
 
 def _whole(name: str) -> str:
@@ -389,7 +389,12 @@ def _whole(name: str) -> str:
     return f"'{name}'" if "," in name else name
 
 
+def _named(names: Sequence[str]) -> str:
+    """`A, 'B, C' and D`: names, of which some may have a comma in them."""
+    return listed([*map(_whole, names)])
+
+
 def listed(names: Sequence[str]) -> str:
-    """`A`, `A and B`, `A, 'B, C' and D`."""
-    *first, last = map(_whole, names)
+    """`A`, `A and B`, `A, B and C`."""
+    *first, last = names
     return f"{', '.join(first)} and {last}" if first else last

@@ -81,7 +81,7 @@ def averages(evidence: Evidence) -> list[str]:
         splits = len({tuple(m.data.splits.values()) for m in records}) > 1
         search = {None if m.search is None else m.search.per or "all" for m in records}
         over = ["initial weights", f"the order of {runs.noun}s", *(["the splits"] if splits else [])]
-        over += [] if runs.same_images else [f"test {runs.noun}s that several seeds share in part"]
+        over += [] if runs.same_images else [f"the test {runs.noun}s, some of which several seeds have"]
         alone = f" and over the test {runs.noun}s, which all share" if runs.same_images else ""
         how = "the same for all strategies, " + (
             "searched together" if search - {None} else "not searched"
