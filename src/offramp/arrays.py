@@ -40,13 +40,14 @@ def read(source: Path | bytes, names: Collection[str] | None = None) -> dict[str
     return {name: array for name, (_, array) in _read(source, names, whole=True).items()}
 
 
-def check_logits(named: Mapping[str, np.ndarray], exits: int) -> None:
+def check_logits(named: Mapping[str, np.ndarray], exits: int | None) -> None:
     """Raises ValueError, in one line, unless of every split, test among them, there are logits
-    [N, exits, C] under its name, and under `NAME_labels` labels [N] below C or [N, C]."""
+    [N, exits, C] under its name, and under `NAME_labels` labels [N] below C or [N, C]. exits: None takes
+    any number."""
     for split in sorted({"test", *(name.removesuffix("_labels") for name in named)}):
         logits, labels = named.get(split, np.empty(0)), named.get(f"{split}_labels", np.empty(0))
         rows, classes = logits.shape[:1], logits.shape[2:]
-        if logits.dtype.kind != "f" or logits.shape != (*rows, exits, *classes) or logits.ndim != 3:
+        if logits.dtype.kind != "f" or logits.ndim != 3 or exits not in (None, logits.shape[1]):
             raise ValueError(f"its logits of {split} are not numbers of each image, exit and class")
         if split == "test" and not logits.size:
             raise ValueError("it has no logits of test images")

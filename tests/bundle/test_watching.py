@@ -262,7 +262,7 @@ def test_how_a_server_watches_is_checked_before_it_listens(
     leaving: Path, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
     silent = {"fall_back": "all", "alarm_every": 0}
-    place = str(tmp_path / "none" / "a")
+    place = tmp_path / "none" / "a"
     for wrong in ({"answers": place}, {"shadow": 2.0}, {"fall_back": "never"}, silent):
         assert refusal(serve_bundle, str(leaving), port=0, **wrong) == snapshot
     with listener("127.0.0.1", 0) as busy:

@@ -107,8 +107,14 @@ def test_a_trial_under_a_policy(run: Cli, policy: str) -> None:
     assert "better than chance" in report["unreliable"][0]
 
 
-def test_what_was_measured_is_said_where_no_chart_can_be_written(run: Cli) -> None:
+def test_what_was_measured_is_said_where_no_chart_can_be_written(
+    run: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is seen before the work is refused before it; here the place is taken meanwhile."""
     Path("taken.svg").mkdir()
+    status, out, err = run("benchmark", "joint", "--batch", "2", *QUICK, "--figure", "taken.svg")
+    assert status == 2 and "taken.svg" in err and out == ""
+    monkeypatch.setattr("offramp.api.chart.check_replaceable", lambda _: None)
     status, out, err = run("benchmark", "joint", "--batch", "2", *QUICK, "--figure", "taken.svg")
     assert status == 2 and "taken.svg" in err and "Figure:" not in out
     assert "2 images at once" in out and "stage alone, eager" in out

@@ -131,7 +131,9 @@ def test_a_library_without_room_is_no_fault(
     def fails() -> str:
         raise ImportError(f"a.so: {UNMAPPED} from shared object")
 
-    monkeypatch.setattr("offramp.strategies.GROUPS", type("Bad", (), {"items": lambda _: fails()})())
+    monkeypatch.setattr(
+        "offramp.api.train.strategies.GROUPS", type("Bad", (), {"items": lambda _: fails()})()
+    )
     answer = cli("strategies")
     assert answer.code == 2 and "close other programs" in answer.err
 

@@ -74,7 +74,9 @@ def test_what_nobody_foresaw_is_a_line_that_names_the_traceback(
         raise error
 
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr("offramp.strategies.GROUPS", type("Bad", (), {"items": lambda _: fails()})())
+    monkeypatch.setattr(
+        "offramp.api.train.strategies.GROUPS", type("Bad", (), {"items": lambda _: fails()})()
+    )
     answer = cli("strategies")
     assert answer.code == code and answer.out == "" and len(answer.err.splitlines()) == 1
     assert re.search(said, answer.err)
