@@ -512,6 +512,8 @@ def _parsed(parameter: JobParameter, setting: Any) -> Any:
         (setting,) = setting
     if parameter.multiple and isinstance(setting, str):  # of --store: one store, not its letters
         setting = (setting,)
+    if parse is None and parameter.base is Path and not parameter.multiple:
+        return Path(setting)  # a text in a place where another mode of the command takes a name
     if parse is None:
         return list(setting) if parameter.multiple else setting
     if parameter.multiple:

@@ -206,12 +206,11 @@ def publish(
     """
     from offramp.bundle import hub as hubs
 
-    folder = Path(bundle)  # a text on the command line, which takes a trial's name in this place too
     if not dry_run:
-        address = hubs.push(folder, hub, license, dataset, private)
+        address = hubs.push(bundle, hub, license, dataset, private)
         return HubUpload(address, f"{hubs.PREFIX}{hub.removeprefix(hubs.PREFIX)}")
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         copy = Path(scratch)
-        names = hubs.prepare(folder, copy, hub, license, dataset)
+        names = hubs.prepare(bundle, copy, hub, license, dataset)
         sizes = {name: (copy / name).stat().st_size for name in names}
         return HubUploadPlan(sizes, (copy / hubs.CARD).read_text(encoding="utf-8"))

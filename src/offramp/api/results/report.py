@@ -160,12 +160,11 @@ def numbers(
     from offramp.store.archive import Archive, is_store
     from offramp.store.table import tidy
 
-    out = numbers
-    if out.suffix not in (".parquet", ".csv"):
-        raise OfframpError(f"`numbers` is {out}; end it in .parquet or .csv, which is the format")
-    if not out.parent.is_dir():
-        raise OfframpError(f"there is no folder {out.parent} for `numbers`; make it first")
-    check_replaceable(out)
+    if numbers.suffix not in (".parquet", ".csv"):
+        raise OfframpError(f"`numbers` is {numbers}; end it in .parquet or .csv, which is the format")
+    if not numbers.parent.is_dir():
+        raise OfframpError(f"there is no folder {numbers.parent} for `numbers`; make it first")
+    check_replaceable(numbers)
     tables: list[pd.DataFrame] = []
     trials: dict[str, None] = {}  # one that several have counts once, from the first
     for root in places(stores):
@@ -179,9 +178,9 @@ def numbers(
             tables += [packed[trial] for trial in new]
         trials |= dict.fromkeys(new)
     frame = pd.concat(tables, ignore_index=True)
-    with writing(out), replacing(out) as temporary:
-        if out.suffix == ".csv":
+    with writing(numbers), replacing(numbers) as temporary:
+        if numbers.suffix == ".csv":
             cells(frame).to_csv(temporary, index=False)
         else:
             temporary.write_bytes(frame.to_parquet(None, index=False))
-    return NumbersFile(out, len(frame), len(trials))
+    return NumbersFile(numbers, len(frame), len(trials))
