@@ -641,26 +641,42 @@ def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> N
     (tiny,) = runs.controls.cheaper
     (sentence_,), level = beside_plain(runs), runs.beside_controls[tiny.label]
     assert f"> {sentence_}" in " ".join(section("cifar10-long").split())
-    ways = ("joint", "mixed")
+    ways = [way for way in runs.strategies if way != "baseline"]
     gaps = {s: p for p in pairs_of(level, tiny.label) for s in ways if s in (p.a, p.b)}
-    assert all(gap.p < ALPHA for gap in gaps.values())
+    assert len(gaps) == 4 and all(gap.p < ALPHA for gap in gaps.values())
     facts = {f"behind, {s}": pct(abs(gap.difference)) for s, gap in gaps.items()}
     assert clauses("cifar10-long", "still ahead", facts | medium_behind()) == snapshot
-    (middle,) = (level for level in runs.levels if f"{level.macs / 1e6:.1f}" == "14.3")
-    coins = {s: p for p in pairs_of(middle, COIN) for s in ways if s in (p.a, p.b)}
-    means = {s: pct(middle.means[s]) for s in ways} | {"coin": pct(middle.means[COIN])}
-    means |= {f"p, {s}": f"{coin.p:.2f}" for s, coin in coins.items()}
-    means |= {"cascade": pct(max(middle.means.values()))}
-    assert min(coin.p for coin in coins.values()) > ALPHA
-    assert clauses("cifar10-long", "between the two", means) == snapshot
     final = runs.sample(MEASURES["accuracy-test"], 4)
-    assert final is not None
-    whole = {p.b: p for p in paired_differences(final.groups, ALPHA) if p.a == "baseline"}
-    assert [isinstance(p := whole[s], Pair) and p.p < ALPHA for s in ways] == [False, True]
-    ends = {s: pct(in_the_table_of("cifar10-long", runs, s)[-1].mean) for s in ways}
-    ends |= {"plain": pct(runs.spread("final-accuracy-test", "baseline").mean)}
-    ends |= {"p, joint": f"{whole['joint'].p:.2f}", "p, mixed": f"{whole['mixed'].p:.3f}"}
+    assert final is not None and final.groups[0].names == ("baseline", "two-stage")
+    plain, *rest = [in_the_table_of("cifar10-long", runs, s)[-1] for s in ("two-stage", *ways)]
+    ends = {s: pct(end.mean) for s, end in zip(ways, rest, strict=True)} | {"plain": pct(plain.mean)}
+    gaps = {p.b: p for p in paired_differences(final.groups, ALPHA) if "two-stage" in p.a}
+    mixed, joint = gaps["mixed"], gaps["joint = joint-branch"]
+    assert mixed.p < ALPHA <= joint.p and min(mixed.difference, joint.difference) > 0
+    ends |= {"p, mixed": f"{mixed.p:.3f}", "p, joint": f"{joint.p:.3f}"}
     assert clauses("cifar10-long", "final exit", ends) == snapshot
+
+
+def test_where_an_early_exit_is_ahead_of_a_coin_between_plain_networks(
+    snapshot: SnapshotAssertion,
+) -> None:
+    """At one of five levels of compute; the words below the first table tell it too."""
+    (runs,) = with_controls("cifar10-long").runs
+    beside = [
+        (level, {p.a: p for p in pairs_of(level, COIN)}) for level in runs.levels if COIN in level.means
+    ]
+    ahead = [(level, way, pairs[way]) for level, pairs in beside for way in pairs if way != COIN]
+    ahead = [(level, way, pair) for level, way, pair in ahead if pair.p < ALPHA]
+    ((middle, _, two_stage), (_, cascade, _)) = sorted(ahead, key=lambda each: each[1])
+    assert {way for _, way, _ in ahead} == {"two-stage", cascade} and "then" in cascade
+    words = f"by {pct(two_stage.difference)} points at one of five levels of compute; so is a cascade"
+    assert words in page() and len(runs.levels) == 5
+    rest = [way for way in runs.strategies if way not in ("baseline", "two-stage")]
+    coins = {p.a: p for p in pairs_of(middle, COIN)}
+    means = {s: pct(middle.means[s]) for s in ("two-stage", *rest, cascade, COIN)}
+    means |= {f"p, {s}": f"{coins[s].p:.2f}" for s in rest} | {"p": f"{two_stage.p:.3f}"}
+    means |= {"MMACs": f"{middle.macs / 1e6:.1f}"}
+    assert clauses("cifar10-long", "between the two", means) == snapshot
 
 
 def test_what_exits_come_to_that_train_as_long_on_cifar100(snapshot: SnapshotAssertion) -> None:
