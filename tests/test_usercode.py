@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from offramp.usercode import RecordedCode, described, forbid, is_recorded, load, read
+from offramp.errors import OfframpError
+from offramp.usercode import RecordedCode, described, forbid, is_recorded, load, read, running
 from refusal import refuses
 
 CODE = "from pathlib import Path\nPath(MARK).touch()\ndef make(): return 1\n"
@@ -166,6 +167,18 @@ def test_a_neighbor_is_no_stand_in_for_python_s_own_library(tmp_path: Path) -> N
 )
 def test_what_is_wrong_with_a_neighbor_is_named(tmp_path: Path, text: str, message: str) -> None:
     refuses(message, load, neighbors(tmp_path, **{"mod_a.py": text}), "backbone")
+
+
+def test_what_runs_is_told_as_a_fault_of_the_code_that_is_named(tmp_path: Path) -> None:
+    def running_it(name: str, error: Exception) -> None:
+        with running(name):
+            raise error
+
+    name, own = write(tmp_path, tmp_path / "ran"), OfframpError("give another")
+    assert name in refuses("ValueError: 3", running_it, name, ValueError(3))
+    assert refuses("give another", running_it, name, own) == str(own)
+    with pytest.raises(ValueError, match="3"):  # nobody's file: a fault of offramp stays one
+        running_it("joint", ValueError(3))
 
 
 def test_code_is_forbidden_by_name() -> None:

@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -173,6 +174,20 @@ def load(name: str, what: str, recorded: RecordedCode | None = None) -> LoadedFu
     if function not in functions:
         raise OfframpError(f"{path} has no function '{function}'{nearest(function, functions)}")
     return LoadedFunction(functions[function], code.sha256)
+
+
+@contextmanager
+def running(name: str) -> Iterator[None]:
+    """While the block runs what is called `name`, the user's own code: what that raises is told as its
+    fault, but for an OfframpError, which says what is wrong. Of other names all passes."""
+    try:
+        yield
+    except OfframpError:
+        raise
+    except Exception as error:
+        if is_user_code(name):
+            raise failed(name, error) from error
+        raise
 
 
 def failed(name: str, error: Exception) -> OfframpError:

@@ -449,13 +449,11 @@ def _users(name: str, of: ByImage, axes: slice) -> ByImage:
     have too."""
 
     def checked(logits: Floats, labels: Labels) -> Floats:
-        try:
+        with usercode.running(name):
             values = np.asarray(of(logits, labels), dtype=float)
             if values.shape != logits.shape[axes]:
                 shapes = (list(logits.shape[axes]), list(logits.shape), list(values.shape))
                 raise TypeError("it must return {} of logits {}, and returned {}".format(*shapes))
-        except Exception as error:
-            raise usercode.failed(name, error) from error
         return values
 
     return checked

@@ -38,7 +38,7 @@ from offramp.errors import OfframpError, kind_of, nearest
 from offramp.hashing import derive
 from offramp.inputs import Shape, check_numbers
 from offramp.units import counted
-from offramp.usercode import LoadedFunction, failed, file_of
+from offramp.usercode import LoadedFunction, file_of, running
 
 
 class SizedRows(SampleRows, Protocol):
@@ -132,16 +132,12 @@ def from_function(name: str, own: LoadedFunction, arguments: Mapping[str, Any]) 
     Raises:
         OfframpError: when the function fails or returns something else.
     """
-    try:
+    with running(name):
         data = own.function(**arguments)
         if isinstance(data, tuple) and len(data) == 2:
             arrays = all(isinstance(part, (Tensor, np.ndarray)) for part in data)
             data = {"train": data} if arrays else dict(zip(("train", "test"), data, strict=True))
         raw = data if isinstance(data, RawData) else _from_mapping(name, data)
-    except OfframpError:
-        raise
-    except Exception as error:
-        raise failed(name, error) from error
     source = {"file": str(file_of(name)), "sha256": own.sha256}
     return replace(raw, provenance={**raw.provenance, "source": source})
 

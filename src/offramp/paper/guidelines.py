@@ -87,10 +87,8 @@ def guidelines(
 def _own(source: str) -> Mapping[str, Any]:
     """Guidelines of a user's own."""
     function = usercode.load(source, "guidelines").function
-    try:
+    with usercode.running(source):
         document: Mapping[str, Any] = function()
-    except Exception as error:
-        raise usercode.failed(source, error) from error
     return document
 
 

@@ -40,12 +40,8 @@ def read(source: Path | str, anywhere: bool = False) -> Sequence[Claim]:
     """
     name = str(source)
     if usercode.is_user_code(name):
-        try:
+        with usercode.running(name):
             text = yaml.safe_dump(usercode.load(name, "claims").function())
-        except OfframpError:
-            raise
-        except Exception as error:
-            raise usercode.failed(name, error) from error
         return parse_claims(text, name, anywhere)
     text = text_of(Path(source), "no such claims file; docs/claims.md shows one")
     claims = parse_claims(text, name, anywhere)

@@ -129,16 +129,10 @@ def made_of(
     for name, family in families.items():
         options = {"measure": measure} if measure is not None and family.measured else {}
         parts = [evidence] if family.whole else list(evidence.runs)
-        try:
+        with usercode.running(name):
             items = [item for part in parts for item in family.make(part, **options)]
             if not all(isinstance(item, kind) for item in items):
                 raise TypeError(f"it must return a list of {kind.__name__}s")
-        except OfframpError:
-            raise
-        except Exception as error:
-            if not usercode.is_user_code(name):
-                raise
-            raise usercode.failed(name, error) from error
         for item in items:
             if (other := names.get(item.name)) == name:
                 raise OfframpError(

@@ -20,7 +20,7 @@ from offramp.nets.heads import HeadSpec
 from offramp.nets.inside import FromImages, Make
 from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Taps
-from offramp.usercode import LoadedFunction, RecordedCode, failed, is_user_code, load
+from offramp.usercode import LoadedFunction, RecordedCode, is_user_code, load, running
 
 
 @dataclass(frozen=True)
@@ -248,12 +248,8 @@ def _user_maker(
     arguments = {k: v for k, v in facts.items() if k in accepted or takes_all} | dict(options)
 
     def make() -> nn.Module:
-        try:
+        with running(name):
             module = loaded.function(**arguments)
-        except OfframpError:
-            raise
-        except Exception as error:
-            raise failed(name, error) from error
         if not isinstance(module, nn.Module):
             raise OfframpError(f"{name} returned {kind_of(module)}; return a torch.nn.Module")
         return module

@@ -27,10 +27,8 @@ def find(name: str | Strategy) -> Strategy:
         return name
     if usercode.is_user_code(name):
         own: Strategy = usercode.load(name, "a strategy of your own").function
-        try:
+        with usercode.running(name):
             options(own)
-        except Exception as error:
-            raise usercode.failed(name, error) from error
         return own
     if name not in STRATEGIES:
         raise OfframpError(
@@ -74,14 +72,8 @@ def program(
     chosen |= own
     checked = {key: _checked(name, by_name[key], value) for key, value in chosen.items()}
     _check_called(name, strategy, exits, checked)
-    try:
+    with usercode.running(name):
         phases = strategy(exits, **checked)
-    except OfframpError:
-        raise
-    except Exception as error:
-        if usercode.is_user_code(name):
-            raise usercode.failed(name, error) from error
-        raise
     phases = tuple(phases) if isinstance(phases, Sequence) else phases
     if not isinstance(phases, tuple) or not all(isinstance(p, Phase) for p in phases):
         raise OfframpError(f"strategy '{name}' returned no phases; return a tuple of Phase")
