@@ -116,10 +116,15 @@ def calibration_error(confidence: Floats, right: Bools) -> float | None:
     """Expected calibration error: |accuracy - mean confidence| in BINS equal-width bins of confidence,
     weighted by their rows. confidence: [N], 0 to 1; rows of NaN are left out, and where no row is left
     it is None."""
-    finite = ~np.isnan(confidence)
-    if not finite.any():
-        return None
-    sure, hits = confidence[finite].astype(np.float64), right[finite]
+    rows, sure, hits = confidence_bins(confidence, right)
+    return float(np.abs(hits - sure).sum() / rows.sum()) if rows.any() else None
+
+
+def confidence_bins(confidence: Floats, right: Bools) -> Floats:
+    """How many rows each of BINS equal-width bins of confidence has, the sum of their confidences and
+    how many are right, [3, BINS]; rows of NaN are left out."""
+    defined = ~np.isnan(confidence)
+    sure, hits = confidence[defined].astype(np.float64), right[defined]
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
     gaps = np.bincount(place, hits, BINS) - np.bincount(place, sure, BINS)
     return float(np.abs(gaps).sum() / len(sure))

@@ -16,7 +16,7 @@ from offramp.hashing import digest
 from offramp.labels import alike, several
 from offramp.metrics import METRICS, ByImage, Metric, hits
 from offramp.policy import scoring
-from offramp.policy.quality import BINS, Curve, aurc, auroc, calibration_error, sweep
+from offramp.policy.quality import Curve, aurc, auroc, calibration_error, confidence_bins, sweep
 
 Floats = NDArray[np.float64]
 # Confidences at which an input leaves: all at once, closer and closer to certainty, never.
@@ -109,7 +109,7 @@ def summarized(
         ece=tuple(calibration_error(chances[:, k], right[:, k]) for k in exits),
         auroc=tuple(auroc(sure[:, k], right[:, k]) for k in exits),
         aurc=tuple(aurc(clean[:, k], right[:, k]) for k in exits),
-        bins=np.stack([_bins(chances[:, k], right[:, k]) for k in exits]),
+        bins=np.stack([confidence_bins(chances[:, k], right[:, k]).T for k in exits]),
         agreement=np.stack([alike(answers, answers[:, [k]]).mean(axis=0) for k in exits], axis=1),
         overthought=tuple(float((right[:, k] & last).mean()) for k in exits),
         lost=float((early & last).mean()),
@@ -122,11 +122,3 @@ def summarized(
         },
         common=float(np.unique(labels, axis=0, return_counts=True)[1].max() / len(labels)),
     )
-
-
-def _bins(sure: np.ndarray, right: np.ndarray) -> Floats:
-    defined = ~np.isnan(sure)
-    sure, right = sure[defined].astype(np.float64), right[defined]
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    columns = [np.bincount(place, weights, BINS) for weights in (np.ones_like(sure), sure, right)]
-    return np.stack(columns, axis=1)
