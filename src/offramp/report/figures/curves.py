@@ -39,30 +39,13 @@ EVALUATED = "Dots are the training split in eval mode after the last epoch: what
 
 @dataclass(frozen=True)
 class CurveMetric:
-    """A metric as it is drawn.
+    """A metric as it is drawn."""
 
-    Attributes:
-        key: Its name in the tidy table.
-        word: What it is called.
-        axis: What stands beside its axis.
-        measure: It on test, at the end of training.
-        log: Whether its axis is logarithmic.
-    """
-
-    key: str
-    word: str
-    axis: str
-    measure: Measure
-    log: bool = False
-
-    @property
-    def factor(self) -> float:
-        """From the table's unit to the axis's."""
-        return self.measure.scale
-
-    @property
-    def better(self) -> str:
-        return self.measure.better
+    key: str  # its name in the tidy table
+    word: str  # what it is called
+    axis: str  # what stands beside its axis
+    measure: Measure  # it on test, at the end of training
+    log: bool = False  # whether its axis is logarithmic
 
 
 LOSS = CurveMetric("cross_entropy", "loss", "cross-entropy", MEASURES["loss-test"], log=True)
@@ -140,7 +123,7 @@ def _by_exit(
         question="rq3" if group.key == "hybrid" else "rq1",
         title=f"{metric.word.capitalize()} by exit: {group.title}",
         caption=f"{metric.word.capitalize()} at each exit over the epochs that trained it, "
-        f"{group.title}, {runs.where}; {metric.better} is better. {note}",
+        f"{group.title}, {runs.where}; {metric.measure.better} is better. {note}",
         alt=f"Line charts of {metric.word} over epochs, a row for each of exits "
         f"{', '.join(map(str, exits))}, train beside validation, a line for each of "
         f"{', '.join(group.strategies)}. {_ending(drawn, metric)}",
@@ -183,7 +166,7 @@ def _ending(drawn: pd.DataFrame, metric: CurveMetric) -> str:
     mine = drawn[(drawn["metric"] == metric.key) & (drawn["split"] == "validation")]
     if "exit" in mine and len(mine):
         mine = mine[mine["exit"] == mine["exit"].max()]
-    ends = mine.groupby("strategy", sort=True)["value"].last() * metric.factor
+    ends = mine.groupby("strategy", sort=True)["value"].last() * metric.measure.scale
     if ends.empty:
         return ""
     at = " at the final exit" if "exit" in mine else ""
@@ -196,12 +179,12 @@ def _pair(
 ) -> Json:
     """Train and validation beside each other, with one vertical axis."""
     visible = mine[mine["low"] > 0] if metric.log else mine
-    low, high = visible["low"].min() * metric.factor, visible["high"].max() * metric.factor
+    low, high = visible["low"].min() * metric.measure.scale, visible["high"].max() * metric.measure.scale
     whole = min(5, max(1, int(visible["step"].max()) - 1))  # more ticks would be between epochs
     panels = []
     for split in series.SPLITS:
         rows = visible[visible["split"] == split][["strategy", "step", "value", "low", "high"]].copy()
-        rows[["value", "low", "high"]] *= metric.factor
+        rows[["value", "low", "high"]] *= metric.measure.scale
         left = split == "train"
         y: Json = {
             "title": metric.axis if left else None,
@@ -231,7 +214,7 @@ def _pair(
         layers = [line, area]
         ends = visible.loc[visible["split"] == "train-eval", ["strategy", "step", "value"]]
         if left and len(ends):
-            ends = ends.assign(value=ends["value"] * metric.factor)
+            ends = ends.assign(value=ends["value"] * metric.measure.scale)
             dot = {"type": "point", "filled": True, "size": 18}
             place = {"x": x, "y": number("value", **y)}
             layers.append(marks(ends, dot, **place, fill=color(group.strategies, None)))

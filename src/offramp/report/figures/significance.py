@@ -114,7 +114,7 @@ def _figure(
         analysis = runs.analysis(metric.measure, None, tuple(members))
         if analysis is None:
             continue
-        arrows = edges(analysis, metric.better, metric.factor)
+        arrows = edges(analysis, metric.measure.better, metric.measure.scale)
         chart, crowded = _graph(analysis, arrows, metric)
         charts.append(chart)
         lost += [
@@ -123,7 +123,7 @@ def _figure(
         joined = {frozenset((edge.winner, edge.loser)) for edge in arrows}
         apart = (pair for pair in analysis.pairs if frozenset((pair.a, pair.b)) not in joined)
         if (detectable := least_shown(apart)) is not None:
-            least.append(f"{metric.factor * detectable:.2g} ({metric.word})")
+            least.append(f"{metric.measure.scale * detectable:.2g} ({metric.word})")
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
         remarks = (note for note in analysis.notes if "identical" in note or "left out" in note)
         notes += map(in_seeds, remarks)
@@ -178,7 +178,7 @@ def _graph(
     """Groups on a ring, the best on top and on clockwise, arrows between them; and the arrows that have
     no room for their number."""
     order = sorted(
-        analysis.means, key=lambda m: (m.mean if metric.better == "lower" else -m.mean, m.group)
+        analysis.means, key=lambda m: (m.mean if metric.measure.better == "lower" else -m.mean, m.group)
     )
     place = ring([m.group for m in order])
     height = max(y for _, y in place.values()) + NODE + 8
@@ -186,7 +186,8 @@ def _graph(
     down: Json = {"scale": {"domain": [height, 0], "nice": False, "zero": False}, "axis": None}
     x, y = number("x", **across), number("y", **down)
     means = {
-        m.group: f"{alike_text(m.group.split(' = '))} ({metric.factor * m.mean:.3g})" for m in order
+        m.group: f"{alike_text(m.group.split(' = '))} ({metric.measure.scale * m.mean:.3g})"
+        for m in order
     }
     rows = [(group.split(" = ")[0], text, *place[group]) for group, text in means.items()]
     nodes = pd.DataFrame(rows, columns=["first", "text", "x", "y"])
@@ -207,7 +208,7 @@ def _graph(
     none = "" if arrows else " (no significant difference)"
     crowded = [edge for edge, at in zip(arrows, ats, strict=True) if at is None]
     split = "test " if metric.measure.metric else ""
-    title = f"{split}{metric.word}, {metric.better} is better{none}"
+    title = f"{split}{metric.word}, {metric.measure.better} is better{none}"
     return panel(layers, WIDTH - 6, height, title), crowded
 
 
