@@ -137,16 +137,8 @@ def phase_loss(
     labels: Tensor,
     context: LossContext,
 ) -> Tensor:
-    """A phase's loss, a scalar: see `objective`.
-
-    Args:
-        phase: Whose.
-        layers: Of its loss.
-        mine: Of the network that trains.
-        theirs: Of its teacher.
-        labels: Of the batch.
-        context: What does not follow from these: weights of classes, smoothing, gates, penalties.
-    """
+    """A phase's loss, a scalar: see `objective`. mine, theirs: of the network that trains, of its
+    teacher; context: what does not follow from these, as weights of classes, smoothing, gates."""
     features = adapted(layers, phase.terms, mine, theirs)
     context = replace(context, weights=phase.sample_weights, features=features)
     return objective(phase.terms, mine.logits, theirs.logits, labels, context)

@@ -43,12 +43,7 @@ class Cache:
     """Frozen values of whole splits.
 
     A file loses its name as soon as it is mapped: its space is free again when the value is dropped or
-    the process ends, however it ends.
-
-    Args:
-        memory: Bytes of values in memory, at most.
-        disk: Bytes of values in files, at most.
-        folder: Of these files.
+    the process ends, however it ends. memory, disk: bytes at most; folder: of the files.
     """
 
     def __init__(self, memory: int, disk: int, folder: Path) -> None:

@@ -29,15 +29,9 @@ from offramp.recipe import Recipe
 class Images:
     """Normalized images of a split, by row numbers.
 
-    Splits in memory lie on the device, and are gathered and normalized there.
-
-    Args:
-        data: Of a study.
-        device: Where images are needed.
-        workers: Processes that read files ahead of time (0: this one, when they are needed).
-        memory_format: Of the numerics profile.
-        ranks: Those among which the rows are divided.
-        clock: Of the seconds that training records.
+    Splits in memory lie on the device, and are gathered and normalized there. workers: processes that
+    read files ahead of time (0: this one, when they are needed); ranks: those among which the rows are
+    divided; clock: of the seconds that training records.
     """
 
     def __init__(

@@ -51,14 +51,8 @@ def distance(
     Of several labels it is between the sigmoids of each, mean over labels: the binary cross-entropy with
     the teacher's softened sigmoid as target, less what it is at best, so that it has the same gradient.
 
-    The teacher is detached (paper Algorithm 5; Hinton et al. 2015 for τ²).
-
-    Args:
-        student: Logits [B, C].
-        teacher: Logits [B, C].
-        temperature: τ.
-        image_weights: [B].
-        several: Whether an image has several labels.
+    The teacher is detached (paper Algorithm 5; Hinton et al. 2015 for τ²). student, teacher: logits
+    [B, C]; temperature: τ; image_weights: [B].
     """
     if several:
         taught = teacher.detach() / temperature
@@ -285,17 +279,10 @@ def gate_loss(
     """The binary cross-entropy of gates to whether an image's best exit is theirs or an earlier one.
 
     The best exit is that of least cross-entropy + cost · spent. Leaving counts (stays / leaves) times,
-    over all gates of the batch.
+    over all gates of the batch. The mean over images and gates, a scalar.
 
-    Args:
-        exits: All but the last have gates that learn.
-        cost: Of running the whole network.
-        logits: [B, C] by exit.
-        labels: [B] or [B, C].
-        gating: What the gates answer.
-
-    Returns:
-        The mean over images and gates, a scalar.
+    exits: all but the last have gates that learn; cost: of running the whole network; logits: [B, C] by
+    exit; labels: [B] or [B, C].
     """
     with torch.no_grad():
         entropies = [F.cross_entropy(logits[k], labels, reduction="none") for k in exits]
@@ -420,15 +407,8 @@ def objective(
     labels: Tensor,
     context: LossContext | None = None,
 ) -> Tensor:
-    """The phase's loss: the weighted sum of its terms, a scalar.
-
-    Args:
-        loss: One term or more.
-        logits: [B, C] by exit.
-        teacher: [B, C] by exit.
-        labels: [B], or [B, C] of the share of each class, or of several labels.
-        context: None where no term reads more.
-    """
+    """The phase's loss: the weighted sum of its terms, a scalar. logits, teacher: [B, C] by exit;
+    labels: [B], or [B, C] of the share of each class, or of several labels."""
     context = context or LossContext()
     gating = context.gating
     image_weights: dict[int, Tensor] = {}

@@ -27,11 +27,7 @@ class GlobalBatchNorm(TorchFunctionMode):
     those of all ranks' rows.
 
     Two sums a layer: forward, and of its gradient. Every rank must run the same operations in the same
-    order.
-
-    Args:
-        ranks: All of them.
-        share: This rank's part of the batch.
+    order. share: this rank's part of the batch.
     """
 
     def __init__(self, ranks: Ranks, share: BatchShare) -> None:

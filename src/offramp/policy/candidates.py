@@ -131,12 +131,6 @@ def candidates(
     The first is the full network, and all others are cheaper than it. A walk along them ends at the
     first that fails. So that a useless one hides no good one behind it, what another surely beats in
     loss and cost on validation is left out: exits, before thresholds are sought, and then policies.
-
-    Args:
-        validation: Logits and labels.
-        costs: Of the network.
-        search: How they are made.
-        kind: The loss that they keep low.
     """
     logits, exits = validation.logits, costs.exits
     answers = SplitLogits(scoring.all_answer_logits(search.score, logits), validation.labels)

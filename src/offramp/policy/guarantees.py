@@ -131,14 +131,9 @@ def learn_then_test(losses: Floats, risk: float, confidence: float, strata: Stra
     """Learn then Test with a fixed sequence: how many candidates, from the first on, are certified.
 
     Each is tested at level 1 - confidence and the first that fails ends it, so the chance that *any*
-    certified one has a true risk above `risk` is at most 1 - confidence.
-
-    Args:
-        losses: [N, J], candidates in the order in which they are tested; 0 or 1, where the test is the
-            exact binomial tail, or between them, where it is that of `hoeffding_bentkus`.
-        risk: 0 to 1.
-        confidence: 0 to 1.
-        strata: Weigh the rows.
+    certified one has a true risk above `risk` is at most 1 - confidence. losses: [N, J], candidates in
+    the order in which they are tested; 0 or 1, where the test is the exact binomial tail, or between
+    them, where it is that of `hoeffding_bentkus`.
     """
     if strata is None and not _binary(losses):
         tails = [hoeffding_bentkus(mean, risk, len(losses)) for mean in losses.mean(axis=0).tolist()]
@@ -162,10 +157,7 @@ def conformal(losses: Floats, risk: float, strata: Strata | None = None) -> int:
     (lost + 1) / (rows + 1). A new row of each class is exchangeable with those of its class, and the
     proof goes through class by class; of one class it is the rule without strata.
 
-    Args:
-        losses: [N, J], from 0 to 1, from the safest candidate to the boldest.
-        risk: 0 to 1.
-        strata: Weigh the rows.
+    losses: [N, J], from 0 to 1, from the safest candidate to the boldest.
     """
     worst = np.maximum.accumulate(losses, axis=1)
     if strata is None:
@@ -184,10 +176,7 @@ def met_on_average(losses: Floats, target: float, strata: Strata | None = None) 
     it is. The standard error is that of the mean loss (Breiman et al., *Classification and regression
     trees*, 1984, choose by one of them), and the row is that of `conformal`.
 
-    Args:
-        losses: [N, J], from -1 to 1, from the safest candidate to the boldest.
-        target: Mean loss at most.
-        strata: Weigh the rows.
+    losses: [N, J], from -1 to 1, from the safest candidate to the boldest; target: their mean at most.
     """
     rows = len(losses)
     weights = np.ones(rows) if strata is None else strata.weights

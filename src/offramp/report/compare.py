@@ -226,13 +226,8 @@ ALL = "all"
 
 def across(setting: Evidence, against: Evidence, a: str, b: str, measure: Measure) -> tuple[Pairs, int]:
     """How much the difference of two strategies differs between two settings, over seeds, and over test
-    images where both settings answered the same ones; p and intervals for all pairs together.
-
-    Args:
-        setting, against: Runs of one network on one data set each.
-        a: A strategy's label, or ALL for every pair.
-        b: Another one.
-        measure: Of whole trials, or the mean over exits.
+    images where both settings answered the same ones; p and intervals for all pairs together. setting,
+    against: of one network on one data set each; a: a label, or ALL for every pair.
 
     Returns:
         The pairs: (a - b) in `setting` minus (a - b) in `against`; and how many test images, 0 where

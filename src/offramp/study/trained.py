@@ -410,14 +410,9 @@ def policy_for(
     call: str = "",
     other_call: str = "",
 ) -> Deployable:
-    """The policy of a trial for a target.
+    """The policy of a trial for a target. times, shares: as `calibrate` takes them.
 
     Args:
-        trained: The trial.
-        target: The limit to meet.
-        search: Among which policies.
-        times: As `calibrate` takes them.
-        shares: Of each class, as `calibrate` takes them.
         anyway: Return one that is not to be trusted too.
         call: The function that a refusal names with what would do; empty for none.
         other_call: What calibrates the trial for a limit of SHARE% of the MACs; empty for the `call`.

@@ -120,10 +120,6 @@ def paired_differences(groups: Sequence[Group], alpha: float) -> Pairs:
 
     Intervals are Bonferroni's: together they hold the true differences with probability 1 - alpha or
     more. Holm's test is a little stronger, so it may find a difference whose interval touches zero.
-
-    Args:
-        groups: All of which are compared with each other.
-        alpha: Of the intervals, together.
     """
     drawn = [(g, h, *common(g, h)[1:]) for g, h in combinations(groups, 2)]
     reasons = [obstacle(x, y, bool(g.images)) for g, _, x, y in drawn]
@@ -284,11 +280,8 @@ def moderated(estimates: Sequence[Estimate], groups: int) -> list[Estimate]:
     """Estimates of which small variances over blocks are drawn toward the mean one of all pairs.
 
     A handful of seeds says little of how much one pair varies; all pairs together say more (`drawn`).
-    `python -m benchmarks.error_rates` has the rates of false findings.
-
-    Args:
-        estimates: Of pairs, over blocks and images. Those over blocks alone stay.
-        groups: Of which they are pairs.
+    `python -m benchmarks.error_rates` has the rates of false findings. Estimates over blocks alone stay.
+    groups: of which they are pairs.
     """
     chosen = [k for k, e in enumerate(estimates) if e.blocks >= FEWEST and e.images and e.between > 0]
     if len(chosen) < 3:

@@ -226,12 +226,8 @@ def texts(
     lines: Sequence[tuple[PixelPosition, PixelPosition]], words: Sequence[str]
 ) -> list[PixelPosition | None]:
     """Where the number of each arrow stands: on it, where no other arrow and no other number comes
-    near. None where there is no such place.
-
-    Args:
-        lines: From tail to head.
-        words: What is written, one for each.
-    """
+    near. None where there is no such place. lines: from tail to head; words: what is written, one for
+    each."""
     spots: list[PixelPosition | None] = []
     boxes: list[tuple[PixelPosition, float]] = []
     for i, ((tail, head), word_) in enumerate(zip(lines, words, strict=True)):

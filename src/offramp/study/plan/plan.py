@@ -165,13 +165,10 @@ def make_plan(
 ) -> Plan:
     """Read the data, build the network, resolve every strategy for every seed.
 
-    Args:
-        study: What to plan.
-        device: Where it will train; the best of this machine by default.
-        provisional: Go by declared counts and random weights where data or weights are not here, for a
-            plan to look at; nothing is fetched.
-        data: Of `read_data`, where it is at hand.
-        numerics: What the study's profile says, where it lies on another machine.
+    device: where it will train, the best of this machine by default; provisional: go by declared counts
+    and random weights where data or weights are not here, for a plan to look at, and fetch nothing;
+    data: of `read_data`, where it is at hand; numerics: what the study's profile says, where it lies on
+    another machine.
 
     Raises:
         OfframpError: For whatever the study names that cannot be had, with the file's line.

@@ -76,13 +76,9 @@ def folder() -> Path:
 
 
 def find(name: str, device: str | torch.device, step_macs: float = math.inf, ranks: int = 1) -> Numerics:
-    """The profile that a study names.
-
-    Args:
-        name: Of a profile that comes with offramp, of one of the user's own, or the path of a file.
-        device: The device that it must be made for, or its class.
-        step_macs: Of a training step, by which `fast` has threads.
-        ranks: Processes that share the cores.
+    """The profile that a study names: one that comes with offramp, one of the user's own, or a file.
+    device: that it must be made for, or its class; step_macs: of a training step, by which `fast` has
+    threads; ranks: processes that share the cores.
 
     Raises:
         OfframpError: For an unknown name, a file that cannot be read, another device.

@@ -84,13 +84,8 @@ def parse(
     overrides: Sequence[str] = (),
     flags: Mapping[str, str] | None = None,
 ) -> Study:
-    """A study from a mapping in the types of JSON.
-
-    Args:
-        mapping: As a file would be read.
-        source: What messages call it.
-        overrides: As the settings of `StudyFile`.
-        flags: What messages call some of its top-level keys instead.
+    """A study from a mapping in the types of JSON. source: what messages call it; overrides: as the
+    settings of `StudyFile`; flags: what messages call some of its top-level keys instead.
 
     Raises:
         OfframpError: For everything that is wrong in it.
