@@ -63,18 +63,15 @@ class History:
 
     What an earlier phase did is left to whoever has it as its last: a head that is drawn anew begins
     high, and a hybrid's curve begins with its parent's own.
-
-    Attributes:
-        loss, accuracy: On validation.
-        running: Training loss, as it is recorded every epoch.
-        phase, origin: Its name and key.
     """
 
     trial: str
     exit: int
+    # loss, accuracy: on validation
     loss: Floats
     accuracy: Floats
-    running: Floats
+    running: Floats  # training loss, as it is recorded every epoch
+    # phase, origin: its name and key
     phase: str
     origin: str
 

@@ -8,14 +8,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class StrategyFamilies:
-    """Strategies that are compared with each other.
+    """Strategies that are compared with each other."""
 
-    Attributes:
-        core: Those that everything starts from.
-        parents: Of each hybrid, the core strategies that it is made of.
-    """
-
-    core: tuple[str, ...] = ()
+    core: tuple[str, ...] = ()  # those that everything starts from
+    # of each hybrid, the core strategies that it is made of
     parents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def among(self, labels: Collection[str]) -> dict[str, tuple[str, ...]]:

@@ -47,20 +47,15 @@ SPLITS = {"train": "Training", "validation": "Validation", "test": "Test"}
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """A tidy table taken apart once, for many measures.
+    """A tidy table taken apart once, for many measures."""
 
-    Attributes:
-        trials: Model, data, strategy, seed by trial.
-        exits, last: How many exits the fullest trial of the same model and data has, and the number
-            of the final one; by trial.
-        final: The rows of closing metrics.
-        curves, histories, phases, shares: Of the functions of these names.
-    """
-
-    trials: pd.DataFrame
+    trials: pd.DataFrame  # model, data, strategy, seed by trial
+    # exits, last: how many exits the fullest trial of the same model and data has, and the number of the
+    # final one; by trial
     exits: pd.Series
     last: pd.Series
-    final: pd.DataFrame
+    final: pd.DataFrame  # the rows of closing metrics
+    # curves, histories, phases, shares: of the functions of these names
     curves: pd.DataFrame
     histories: Sequence[History]
     phases: pd.DataFrame
@@ -97,16 +92,13 @@ Of = Callable[[Numbers], pd.DataFrame]  # columns trial, exit (missing: overall)
 
 @dataclass(frozen=True)
 class Unit:
-    """What values are shown in.
-
-    Attributes:
-        scale: What stored ones are multiplied by, as an accuracy that is stored as 0 to 1 for `%`.
-        words: What people write for a value that is not negative; None: three digits and the name,
-            which is a plural where it ends in s.
-    """
+    """What values are shown in."""
 
     name: str
+    # what stored ones are multiplied by, as an accuracy that is stored as 0 to 1 for `%`
     scale: float = 1.0
+    # what people write for a value that is not negative; None: three digits and the name, which is a
+    # plural where it ends in s
     words: Callable[[float], str] | None = None
 
     def text(self, size: float) -> str:
@@ -142,27 +134,19 @@ class MetricOnSplit:
 
 @dataclass(frozen=True)
 class Measure:
-    """A number of a trial.
-
-    Attributes:
-        of: Its values.
-        better: The direction that is good.
-        per_exit: Whether there are values of each exit, besides those of the trial as a whole.
-        column: Its heading where it is a column of a table.
-        digits: After the point there.
-        spread: Whether the deviation over seeds says anything; of yes or no the mean says it all.
-        metric: What works it out of a trial's logits, where it comes from these.
-    """
+    """A number of a trial."""
 
     name: str
     title: str
     unit: Unit
-    of: Of = field(repr=False)
-    better: Better = "lower"
-    per_exit: bool = True
-    column: str = ""
-    digits: int = 0
+    of: Of = field(repr=False)  # its values
+    better: Better = "lower"  # the direction that is good
+    per_exit: bool = True  # whether there are values of each exit, besides those of the trial as a whole
+    column: str = ""  # its heading where it is a column of a table
+    digits: int = 0  # after the point there
+    # whether the deviation over seeds says anything; of yes or no the mean says it all
     spread: bool = True
+    # what works it out of a trial's logits, where it comes from these
     metric: MetricOnSplit | None = field(default=None, repr=False)
 
     @property

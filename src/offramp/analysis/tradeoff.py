@@ -15,22 +15,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class NetAnswers:
-    """What the E exits of a network answered on N images.
+    """What the E exits of a network answered on N images."""
 
-    Attributes:
-        sure: Score of each exit's answer, such as its confidence, [N, E].
-        right: Whether it is right, [N, E].
-        macs: Of an image that leaves at each exit, ascending, [E].
-        images: a key of the images and their labels: networks with the same key answered the same
-            images, an empty one agrees with none.
-        source: a key of the weights.
-    """
-
-    sure: NDArray[np.floating]
-    right: NDArray[np.bool_]
-    macs: tuple[float, ...]
+    sure: NDArray[np.floating]  # score of each exit's answer, such as its confidence, [N, E]
+    right: NDArray[np.bool_]  # whether it is right, [N, E]
+    macs: tuple[float, ...]  # of an image that leaves at each exit, ascending, [E]
+    # a key of the images and their labels: networks with the same key answered the same images, an empty
+    # one agrees with none
     images: str = ""
-    source: str = ""
+    source: str = ""  # a key of the weights
 
     @cached_property
     def curve(self) -> tuple[Floats, Floats, Floats]:
@@ -108,15 +101,11 @@ class Mixture:
 
     Its expectation: a coin that sends a share of images to the second has the mean compute of both by
     that share, and their mean accuracy. So accuracy against compute is a straight line between them.
-
-    Attributes:
-        right: Whether each network is right, [N, K].
-        macs: Of each, ascending, [K].
-        images, source: As of `NetAnswers`.
     """
 
-    right: NDArray[np.bool_]
-    macs: tuple[float, ...]
+    right: NDArray[np.bool_]  # whether each network is right, [N, K]
+    macs: tuple[float, ...]  # of each, ascending, [K]
+    # images, source: as of `NetAnswers`
     images: str = ""
     source: str = ""
 

@@ -67,15 +67,11 @@ LOG_NAMES = ("quiet", "verbose", "log_file", "log_format")
 
 @dataclass(frozen=True)
 class Job:
-    """What a command does, by the options that are given.
+    """What a command does, by the options that are given."""
 
-    Attributes:
-        function: What it calls.
-        modes: What it calls instead, by the option that asks for it: an option that this function
-            alone takes, or else a flag, as `--watch` is.
-    """
-
-    function: Callable[..., Any]
+    function: Callable[..., Any]  # what it calls
+    # what it calls instead, by the option that asks for it: an option that this function alone takes, or
+    # else a flag, as `--watch` is
     modes: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
 
     def items(self) -> Iterable[tuple[str, Callable[..., Any]]]:
@@ -85,25 +81,15 @@ class Job:
 
 @dataclass(frozen=True)
 class JobParameter:
-    """A parameter of a function, as a command takes it.
+    """A parameter of a function, as a command takes it."""
 
-    Attributes:
-        name: In Python.
-        base: Its type, without None; of a list, that of its entries.
-        multiple: Whether it is a list.
-        option: What its type says of the command line.
-        help: From the docstring.
-        default: `inspect.Parameter.empty` for none.
-        by_place: Whether the command takes it by position.
-    """
-
-    name: str
-    base: Any
-    multiple: bool
-    option: CommandOption
-    help: str
-    default: Any
-    by_place: bool
+    name: str  # in Python
+    base: Any  # its type, without None; of a list, that of its entries
+    multiple: bool  # whether it is a list
+    option: CommandOption  # what its type says of the command line
+    help: str  # from the docstring
+    default: Any  # `inspect.Parameter.empty` for none
+    by_place: bool  # whether the command takes it by position
 
     @property
     def flag(self) -> str:

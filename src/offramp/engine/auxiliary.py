@@ -61,15 +61,11 @@ def adapted(
 @dataclass(frozen=True, eq=False)
 class Anchor:
     """Where weights were when a phase began, and how much each mattered (elastic weight consolidation,
-    Kirkpatrick et al., arXiv 1612.00796).
+    Kirkpatrick et al., arXiv 1612.00796)."""
 
-    Attributes:
-        start: The values, by the name of each parameter that trains.
-        fisher: The mean over images of the squared derivative of the cross-entropy (the diagonal of the
-            empirical Fisher matrix).
-    """
-
-    start: Mapping[str, Tensor]
+    start: Mapping[str, Tensor]  # the values, by the name of each parameter that trains
+    # the mean over images of the squared derivative of the cross-entropy (the diagonal of the empirical
+    # Fisher matrix)
     fisher: Mapping[str, Tensor]
 
 

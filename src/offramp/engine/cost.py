@@ -34,17 +34,11 @@ BACKWARD = 2  # a backward pass costs about two forward passes of the same layer
 
 @dataclass(frozen=True)
 class Work:
-    """A whole phase that trains all its epochs.
+    """A whole phase that trains all its epochs."""
 
-    Attributes:
-        written: MACs as the paper runs it, every epoch through every layer on the path.
-        executed: MACs with frozen values computed once for each view of an image.
-        cache_bytes: Of the frozen values that are cached.
-    """
-
-    written: int
-    executed: int
-    cache_bytes: int
+    written: int  # MACs as the paper runs it, every epoch through every layer on the path
+    executed: int  # MACs with frozen values computed once for each view of an image
+    cache_bytes: int  # of the frozen values that are cached
 
 
 def value_bytes(net: ExitNetwork) -> Mapping[Point, int]:

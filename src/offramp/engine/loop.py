@@ -143,30 +143,20 @@ class Body:
 
 @dataclass(eq=False)
 class Course:
-    """The state of a program that trains a network in place.
-
-    Attributes:
-        net: The network.
-        program: Its phases.
-        seed: Of what phases draw anew.
-        class_weights: [C], of the cross-entropies.
-        smoothing: Of the cross-entropies, 0 to 1.
-        several: Whether an image has several labels.
-        left: By the name of a phase: the weights that it left, where a later phase reads them.
-        opened: The number in the network of the trunk that a phase calls so.
-        current: The number of the phase that is entered.
-        begun: The numbers of the phases that were entered, or whose state was loaded.
-    """
+    """The state of a program that trains a network in place."""
 
     net: ExitNetwork | MultiExit
-    program: Program
-    seed: int
-    class_weights: Tensor | None
-    smoothing: float
-    several: bool = False
+    program: Program  # its phases
+    seed: int  # of what phases draw anew
+    class_weights: Tensor | None  # [C], of the cross-entropies
+    smoothing: float  # of the cross-entropies, 0 to 1
+    several: bool = False  # whether an image has several labels
+    # by the name of a phase: the weights that it left, where a later phase reads them
     left: dict[str, State] = field(default_factory=dict)
+    # the number in the network of the trunk that a phase calls so
     opened: dict[int, int] = field(default_factory=lambda: {0: 0})
-    current: int | None = None
+    current: int | None = None  # the number of the phase that is entered
+    # the numbers of the phases that were entered, or whose state was loaded
     begun: set[int] = field(default_factory=set)
 
     def needs(self, number: int) -> set[str]:

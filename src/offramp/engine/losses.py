@@ -228,15 +228,11 @@ def balanced(labels: Tensor, classes: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Gating:
-    """What the gates of a network answer while they train (JEI-DNN, arXiv 2310.09163).
+    """What the gates of a network answer while they train (JEI-DNN, arXiv 2310.09163)."""
 
-    Attributes:
-        logits: [B] of the gate of each early exit: above 0 it would leave.
-        spent: MACs of an image that leaves at each exit, all heads before it run, as a share of those at
-            the last exit; 0 to 1.
-    """
-
-    logits: Mapping[int, Tensor]
+    logits: Mapping[int, Tensor]  # [B] of the gate of each early exit: above 0 it would leave
+    # MACs of an image that leaves at each exit, all heads before it run, as a share of those at the last
+    # exit; 0 to 1
     spent: Mapping[int, float]
 
 
@@ -379,25 +375,16 @@ def _share_of(answers: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class LossContext:
-    """What some terms read beside logits and labels.
+    """What some terms read beside logits and labels."""
 
-    Attributes:
-        class_weights: [C], of the cross-entropies.
-        smoothing: Of the cross-entropies, 0 to 1.
-        weights: Of images, over the exits that answer.
-        features: By term, the adapted features and those that they learn, [B, D] each.
-        gating: What the network's gates answer, where the phase has some.
-        penalties: Scalars by term.
-        several: Whether an image has several labels.
-    """
-
-    class_weights: Tensor | None = None
-    smoothing: float = 0.0
-    weights: SampleWeights | None = None
+    class_weights: Tensor | None = None  # [C], of the cross-entropies
+    smoothing: float = 0.0  # of the cross-entropies, 0 to 1
+    weights: SampleWeights | None = None  # of images, over the exits that answer
+    # by term, the adapted features and those that they learn, [B, D] each
     features: Mapping[Features, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    gating: Gating | None = None
-    penalties: Mapping[EWC, Tensor] = field(default_factory=dict)
-    several: bool = False
+    gating: Gating | None = None  # what the network's gates answer, where the phase has some
+    penalties: Mapping[EWC, Tensor] = field(default_factory=dict)  # scalars by term
+    several: bool = False  # whether an image has several labels
 
 
 def objective(

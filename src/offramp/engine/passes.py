@@ -63,19 +63,12 @@ class ExitAnswers:
 
 @dataclass(frozen=True)
 class CacheBytes:
-    """Bytes of the frozen values that a group reads again and again, by where they are.
+    """Bytes of the frozen values that a group reads again and again, by where they are."""
 
-    Attributes:
-        memory: In memory.
-        disk: In files.
-        live: Computed for every batch.
-        short: Of these, what would be cached if there were room.
-    """
-
-    memory: int = 0
-    disk: int = 0
-    live: int = 0
-    short: int = 0
+    memory: int = 0  # in memory
+    disk: int = 0  # in files
+    live: int = 0  # computed for every batch
+    short: int = 0  # of these, what would be cached if there were room
 
 
 def carried(net: ExitNetwork, logits: Logits) -> Logits:

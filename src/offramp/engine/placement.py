@@ -24,19 +24,12 @@ Placed = dict[ValueName, Medium]  # what is not in it stays live
 
 @dataclass(frozen=True)
 class Speeds:
-    """What a machine does in a second.
+    """What a machine does in a second."""
 
-    Attributes:
-        macs: Of frozen layers.
-        memory: Bytes of random rows, gathered from memory.
-        disk: Bytes of random rows, gathered from files.
-        pixels: Of images that are read and normalized, in bytes of uint8.
-    """
-
-    macs: float
-    memory: float
-    disk: float
-    pixels: float
+    macs: float  # of frozen layers
+    memory: float  # bytes of random rows, gathered from memory
+    disk: float  # bytes of random rows, gathered from files
+    pixels: float  # of images that are read and normalized, in bytes of uint8
 
     def of(self, medium: Medium) -> float:
         """Bytes that are gathered from there."""
@@ -65,19 +58,14 @@ def assumed(device: str) -> Speeds:
 
 @dataclass(frozen=True)
 class CacheCandidate:
-    """A frozen value that phases are about to read, of all rows of a split.
-
-    Attributes:
-        size: Bytes.
-        reads: Passes over it.
-        steps: What computes it, from the images or the nearest cached value up to itself: values, each
-            with the seconds of that step for all rows.
-    """
+    """A frozen value that phases are about to read, of all rows of a split."""
 
     value: FrozenValue
     look: SplitView
-    size: int
-    reads: int
+    size: int  # bytes
+    reads: int  # passes over it
+    # what computes it, from the images or the nearest cached value up to itself: values, each with the
+    # seconds of that step for all rows
     steps: tuple[tuple[FrozenValue, float], ...]
 
     @property

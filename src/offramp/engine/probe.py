@@ -33,20 +33,13 @@ LEAST = 2  # images: what batch normalization needs
 
 @dataclass(frozen=True)
 class ProbeSubject:
-    """What is trained: a backbone with its usual exits.
-
-    Attributes:
-        shape: Of an image, (C, H, W).
-        batch: Images.
-        keep: Whether the process keeps freed memory, as commands do.
-        device: Its class.
-    """
+    """What is trained: a backbone with its usual exits."""
 
     backbone: str
-    shape: tuple[int, int, int]
-    batch: int
-    keep: bool = True
-    device: str = "cpu"
+    shape: tuple[int, int, int]  # of an image, (C, H, W)
+    batch: int  # images
+    keep: bool = True  # whether the process keeps freed memory, as commands do
+    device: str = "cpu"  # its class
 
 
 @dataclass(frozen=True)

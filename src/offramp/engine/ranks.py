@@ -59,18 +59,13 @@ ONLY = RankInfo()
 
 @dataclass(frozen=True)
 class BatchShare:
-    """A rank's part of a batch.
+    """A rank's part of a batch."""
 
-    Attributes:
-        rows: [n] int64, one at least: a rank without any takes one that counts nothing, so that all
-            ranks take part in every sum.
-        counts: Of the rows of each rank.
-        rank: Whose part it is.
-    """
-
+    # [n] int64, one at least: a rank without any takes one that counts nothing, so that all ranks take
+    # part in every sum
     rows: Tensor
-    counts: tuple[int, ...]
-    rank: int = 0
+    counts: tuple[int, ...]  # of the rows of each rank
+    rank: int = 0  # whose part it is
 
     @property
     def total(self) -> int:
@@ -88,16 +83,11 @@ class BatchShare:
 
 @dataclass(frozen=True)
 class Ranks:
-    """The ranks of a training, as one of them sees them; 0 leads.
+    """The ranks of a training, as one of them sees them; 0 leads."""
 
-    Attributes:
-        rank: Of this process.
-        count: Of all.
-        order_group: Through which rank 0 sends orders, on the CPU; None is the group of all else.
-    """
-
-    rank: int = 0
-    count: int = 1
+    rank: int = 0  # of this process
+    count: int = 1  # of all
+    # through which rank 0 sends orders, on the CPU; None is the group of all else
     order_group: Any = None
 
     @property

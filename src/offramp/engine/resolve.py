@@ -41,47 +41,34 @@ Lineage = tuple[Source, ...]  # of the parts along a path, in order
 
 @dataclass(frozen=True)
 class Setting:
-    """What the phases of one trial have in common besides the network.
+    """What the phases of one trial have in common besides the network."""
 
-    Attributes:
-        data: Digests of what training reads (see `data_identity`).
-        recipe: Of the study.
-        numerics: Of all that is computed.
-        seed: Of all that is random.
-        overrides: Recipe fields by pattern of phase names, from the study.
-        budget: `total` splits the epochs over the phases; with `phase`, each has all of them.
-        alone: Set where the trial shares nothing (as the paper runs it); it then makes the keys this
-            trial's own.
-    """
-
-    data: Mapping[str, Any]
-    recipe: Recipe
-    numerics: Numerics
-    seed: int
+    data: Mapping[str, Any]  # digests of what training reads (see `data_identity`)
+    recipe: Recipe  # of the study
+    numerics: Numerics  # of all that is computed
+    seed: int  # of all that is random
+    # recipe fields by pattern of phase names, from the study
     overrides: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+    # `total` splits the epochs over the phases; with `phase`, each has all of them
     budget: Literal["phase", "total"] = "phase"
+    # set where the trial shares nothing (as the paper runs it); it then makes the keys this trial's own
     alone: str | None = None
 
 
 @dataclass(frozen=True)
 class Node:
-    """One phase, ready to run.
+    """One phase, ready to run."""
 
-    Attributes:
-        key: The hash of `reads`, all that the phase reads.
-        start: The source of every part that the loss reads, trained parts included.
-        teacher: Sources of the path of each exit of a frozen teacher.
-        needs: Keys of the nodes it starts from, and of its teacher's.
-    """
-
-    key: str
+    key: str  # the hash of `reads`, all that the phase reads
     reads: dict[str, Any] = field(repr=False, compare=False)
     phase: Phase = field(compare=False)
     seed: int
     recipe: Recipe
+    # the source of every part that the loss reads, trained parts included
     start: dict[Part, Source] = field(compare=False)
+    # sources of the path of each exit of a frozen teacher
     teacher: dict[int, Lineage] = field(compare=False)
-    needs: tuple[str, ...]
+    needs: tuple[str, ...]  # keys of the nodes it starts from, and of its teacher's
 
     @property
     def name(self) -> str:
@@ -106,20 +93,14 @@ class Node:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The nodes of a program, a phase each, and where the finished network's weights come from.
+    """The nodes of a program, a phase each, and where the finished network's weights come from."""
 
-    Attributes:
-        nodes: In the order of phases.
-        final: The sources of the path of every exit that was trained, and of the final exit of a network
-            that arrived trained.
-        owners: The trunk of each exit 1 … K: 0 is the shared one, n exit n's own.
-        carry: Of its phases.
-    """
-
-    nodes: tuple[Node, ...]
+    nodes: tuple[Node, ...]  # in the order of phases
+    # the sources of the path of every exit that was trained, and of the final exit of a network that
+    # arrived trained
     final: dict[int, Lineage]
-    owners: tuple[int, ...]
-    carry: Carry = 0.0
+    owners: tuple[int, ...]  # the trunk of each exit 1 … K: 0 is the shared one, n exit n's own
+    carry: Carry = 0.0  # of its phases
 
 
 def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:

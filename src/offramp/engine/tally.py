@@ -32,23 +32,14 @@ def measured(exits: Sequence[int], loss: Tensor, logits: Mapping[int, Tensor], l
 
 @dataclass
 class Tally:
-    """Sums of loss, cross-entropy and hits over a pass. They stay on the device and are read once.
+    """Sums of loss, cross-entropy and hits over a pass. They stay on the device and are read once."""
 
-    Attributes:
-        exits: That the loss reads.
-        losses: [steps] float32.
-        sums: [1 + 2 · exits], float64 where the device has it.
-        images: Added so far.
-        steps: Added so far.
-        seconds: Of an epoch before it was interrupted.
-    """
-
-    exits: Sequence[int]
-    losses: Tensor
-    sums: Tensor
-    images: int = 0
-    steps: int = 0
-    seconds: float = 0.0
+    exits: Sequence[int]  # that the loss reads
+    losses: Tensor  # [steps] float32
+    sums: Tensor  # [1 + 2 · exits], float64 where the device has it
+    images: int = 0  # added so far
+    steps: int = 0  # added so far
+    seconds: float = 0.0  # of an epoch before it was interrupted
 
     @staticmethod
     def begun(exits: Sequence[int], steps: int, device: torch.device) -> Tally:

@@ -43,55 +43,43 @@ OBJECTIVE = ""  # in place of an exit, in rows of a history that are of the phas
 
 @dataclass(frozen=True)
 class Row:
-    """One number of a history.
-
-    Attributes:
-        split: train (running, train mode), validation, or train-eval (the training split in eval mode).
-        exit: The place of the exit, or OBJECTIVE.
-    """
+    """One number of a history."""
 
     epoch: int
+    # train (running, train mode), validation, or train-eval (the training split in eval mode)
     split: str
-    exit: str
+    exit: str  # the place of the exit, or OBJECTIVE
     metric: str
     value: float
 
 
 @dataclass
 class Trainee:
-    """Mutable on purpose: this is the state of a training run, and what a checkpoint holds.
-
-    Attributes:
-        epoch: Finished epochs.
-        best: The trained parts at the lowest validation loss so far.
-        validation_losses: Of the phase's own loss, one a finished epoch.
-        epoch_seconds: Of each of those, validation and waiting for images included.
-        frozen_macs: MACs of frozen layers that were run for it.
-        usage: Memory, power and energy of preparation and epochs.
-        resumed: Whether a checkpoint was read.
-        tally: Of the current epoch; None between two epochs.
-        average: Of the trained parts, where the recipe has one; the network holds what trains.
-        adapters: Of the loss between features; they train and are averaged as the parts are.
-        anchors: Of a loss that holds weights near where they were; see `anchor`.
-        began: In seconds since 1970; None where a checkpoint does not say.
-    """
+    """Mutable on purpose: this is the state of a training run, and what a checkpoint holds."""
 
     node: Node
     net: ExitNetwork
     optimizer: torch.optim.Optimizer
-    epoch: int = 0
+    epoch: int = 0  # finished epochs
     rows: list[Row] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    # the trained parts at the lowest validation loss so far
     best: dict[str, Tensor] = field(default_factory=dict)
+    # of the phase's own loss, one a finished epoch
     validation_losses: list[float] = field(default_factory=list)
+    # of each of those, validation and waiting for images included
     epoch_seconds: list[float] = field(default_factory=list)
-    frozen_macs: float = 0.0
-    usage: Usage = field(default_factory=Usage)
-    resumed: bool = False
-    tally: Tally | None = None
+    frozen_macs: float = 0.0  # MACs of frozen layers that were run for it
+    usage: Usage = field(default_factory=Usage)  # memory, power and energy of preparation and epochs
+    resumed: bool = False  # whether a checkpoint was read
+    tally: Tally | None = None  # of the current epoch; None between two epochs
+    # of the trained parts, where the recipe has one; the network holds what trains
     average: dict[str, Tensor] = field(default_factory=dict)
+    # of the loss between features; they train and are averaged as the parts are
     adapters: Adapters = field(default_factory=dict)
+    # of a loss that holds weights near where they were; see `anchor`
     anchors: Anchors = field(default_factory=dict)
+    # in seconds since 1970; None where a checkpoint does not say
     began: float | None = field(default_factory=time)
 
     @property

@@ -319,20 +319,15 @@ def _host(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Stages:
-    """What to run for some exits of a network.
+    """What to run for some exits of a network."""
 
-    Attributes:
-        exits: Their numbers, ascending.
-        trunks: The one that each of them reads.
-        segments: By (trunk, number): what crossed the cut before it → what crosses the next, [B, ...]
-            each, the tap first.
-        heads: One an exit: what crosses its cut, and the answer of the exit before, or None → its answer
-            [B, classes], float32 at least.
-    """
-
-    exits: tuple[int, ...]
-    trunks: tuple[int, ...]
+    exits: tuple[int, ...]  # their numbers, ascending
+    trunks: tuple[int, ...]  # the one that each of them reads
+    # by (trunk, number): what crossed the cut before it → what crosses the next, [B, ...] each, the tap
+    # first
     segments: dict[tuple[int, int], SegmentCall]
+    # one an exit: what crosses its cut, and the answer of the exit before, or None → its answer [B,
+    # classes], float32 at least
     heads: tuple[HeadCall, ...]
 
 

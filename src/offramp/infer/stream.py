@@ -70,18 +70,13 @@ def _answers(
 
 @dataclass(frozen=True)
 class Hold:
-    """How a mean latency is held.
+    """How a mean latency is held."""
 
-    Attributes:
-        target: Seconds an image, on average.
-        position: From -1, all leave at the first exit that may let them, over 0, the policy as it was
-            made, to 1, none leaves early.
-        mean: Seconds of the latest images; None before the first.
-    """
-
-    target: float
+    target: float  # seconds an image, on average
+    # from -1, all leave at the first exit that may let them, over 0, the policy as it was made, to 1,
+    # none leaves early
     position: float = 0.0
-    mean: float | None = None
+    mean: float | None = None  # seconds of the latest images; None before the first
 
     def after(self, seconds: float) -> Hold:
         """When another image has taken so long."""

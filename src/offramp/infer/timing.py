@@ -85,19 +85,13 @@ class Timing:
 
 @dataclass(frozen=True)
 class TimedCall:
-    """A call to time.
+    """A call to time."""
 
-    Attributes:
-        what: As in `Timing`.
-        call: Answers a batch, or runs a stage of it.
-        macs: Of an image on average; None where that is not known.
-        share: Of images that go this way, where `what` is one of several things that may happen to a
-            single image; all calls of that name make one line.
-    """
-
-    what: str
-    call: Callable[[], Any]
-    macs: float | None
+    what: str  # as in `Timing`
+    call: Callable[[], Any]  # answers a batch, or runs a stage of it
+    macs: float | None  # of an image on average; None where that is not known
+    # of images that go this way, where `what` is one of several things that may happen to a single
+    # image; all calls of that name make one line
     share: float = 1.0
 
 

@@ -18,34 +18,23 @@ SIDES: tuple[ForOrAgainst, ...] = get_args(ForOrAgainst)
 
 @dataclass(frozen=True)
 class Guideline:
-    """What to take for some goals.
-
-    Attributes:
-        strategies: The ones to take, the first one first.
-        heads_only: Whether they leave a given backbone as it is.
-        section: Of the paper.
-    """
+    """What to take for some goals."""
 
     goals: tuple[Goal, ...]
-    strategies: tuple[str, ...]
-    heads_only: bool
+    strategies: tuple[str, ...]  # the ones to take, the first one first
+    heads_only: bool  # whether they leave a given backbone as it is
     text: str
-    section: str
+    section: str  # of the paper
 
 
 @dataclass(frozen=True)
 class Remark:
-    """A remark on a strategy (section 8.1, Table 9).
-
-    Attributes:
-        side: For or against it.
-        claims: Ids in claims.yaml that say the same, or the reverse where the paper contradicts
-            itself.
-    """
+    """A remark on a strategy (section 8.1, Table 9)."""
 
     strategy: str
     side: ForOrAgainst
     text: str
+    # ids in claims.yaml that say the same, or the reverse where the paper contradicts itself
     claims: tuple[str, ...]
 
 

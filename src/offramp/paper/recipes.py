@@ -29,19 +29,9 @@ have one and the same final exit by construction, so a tenth row shows what dist
 
 @dataclass(frozen=True)
 class PaperRecipe:
-    """One line of the table; fields that `Recipe` has as well mean the same.
+    """One line of the table; fields that `Recipe` has as well mean the same."""
 
-    Attributes:
-        network: As the paper calls it.
-        weights: `imagenet`, or None for a random start.
-        size: Pixels a side to which images are brought; None leaves them.
-        augment: As in a study file, or nothing.
-        precision: Of the numerics profile.
-        source: Sections of the paper.
-        readings: What it leaves open, and what is taken.
-    """
-
-    network: str
+    network: str  # as the paper calls it
     backbone: str
     data: str
     optimizer: str
@@ -52,12 +42,12 @@ class PaperRecipe:
     weight_decay: float = 0.0
     schedule: str = "constant"
     patience: int | None = None
-    weights: str | None = "imagenet"
-    size: int | None = None
-    augment: tuple[str, ...] = ()
-    precision: str = "float32"
-    source: str = "5.1, 5.3"
-    readings: str = "no schedule, no decay"
+    weights: str | None = "imagenet"  # `imagenet`, or None for a random start
+    size: int | None = None  # pixels a side to which images are brought; None leaves them
+    augment: tuple[str, ...] = ()  # as in a study file, or nothing
+    precision: str = "float32"  # of the numerics profile
+    source: str = "5.1, 5.3"  # sections of the paper
+    readings: str = "no schedule, no decay"  # what it leaves open, and what is taken
 
     @property
     def name(self) -> str:

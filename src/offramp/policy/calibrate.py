@@ -93,19 +93,14 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
 
 @dataclass(frozen=True)
 class MeasuredCosts:
-    """Times of a network's parts, used in place of MACs.
+    """Times of a network's parts, used in place of MACs."""
 
-    Attributes:
-        costs: Nanoseconds an image of each part, by which policies are chosen: the 90th percentile of
-            the rounds here (`infer.torch_timing`); of a device's file the mean or the 95th percentile
-            (`stage_times.measured`).
-        median: The median of the rounds.
-        record: How and where they were measured, as JSON; its `doubts` say why they are not to be
-            trusted.
-    """
-
+    # nanoseconds an image of each part, by which policies are chosen: the 90th percentile of the rounds
+    # here (`infer.torch_timing`); of a device's file the mean or the 95th percentile
+    # (`stage_times.measured`)
     costs: Costs
-    median: Costs
+    median: Costs  # the median of the rounds
+    # how and where they were measured, as JSON; its `doubts` say why they are not to be trusted
     record: Mapping[str, Any]
 
 
@@ -123,32 +118,21 @@ class Performance:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """The outcome of a calibration.
+    """The outcome of a calibration."""
 
-    Attributes:
-        target: What the policy was chosen for.
-        candidates: From the dearest to the cheapest, as ordered on validation.
-        measures: Each candidate's performance on calibration.
-        chosen: The index of one of them.
-        rows: How many the calibration split has.
-        bound: For a guarantee with confidence, what the chosen policy's risk is below; the full
-            network's is 0 by definition.
-        remark: Why nothing cheaper could be had, or how little the choice means.
-        measured: The times that policies were chosen by.
-        strata: How rows were weighted, where they were; measures are then of these shares of classes.
-        survivors: As in `Search`.
-    """
-
-    target: Target
-    candidates: tuple[Policy, ...]
-    measures: tuple[Performance, ...]
-    chosen: int
-    rows: int
+    target: Target  # what the policy was chosen for
+    candidates: tuple[Policy, ...]  # from the dearest to the cheapest, as ordered on validation
+    measures: tuple[Performance, ...]  # each candidate's performance on calibration
+    chosen: int  # the index of one of them
+    rows: int  # how many the calibration split has
+    # for a guarantee with confidence, what the chosen policy's risk is below; the full network's is 0 by
+    # definition
     bound: float | None
-    remark: str | None
-    measured: MeasuredCosts | None = None
+    remark: str | None  # why nothing cheaper could be had, or how little the choice means
+    measured: MeasuredCosts | None = None  # the times that policies were chosen by
+    # how rows were weighted, where they were; measures are then of these shares of classes
     strata: guarantees.Strata | None = None
-    survivors: bool = False
+    survivors: bool = False  # as in `Search`
 
     @property
     def policy(self) -> Policy:

@@ -21,21 +21,16 @@ Finite = int | Annotated[float, Field(allow_inf_nan=False)]  # 1 stays 1, and 1.
 class Target:
     """The limit that a policy is chosen for.
 
-    Attributes:
-        kind: The limit's name.
-        value: A share from 0 to 1, MACs for `max-mean-macs`, seconds for limits on latency.
-        confidence: Of a guarantee over calibration draws, for `risk`; None there bounds the mean over
-            draws.
-        labels: Whether the risk is harm (the full network right, the policy wrong) or, without labels,
-            disagreement.
-
     Raises:
         OfframpError: There is no such limit.
     """
 
-    kind: LimitKind
-    value: float
+    kind: LimitKind  # the limit's name
+    value: float  # a share from 0 to 1, MACs for `max-mean-macs`, seconds for limits on latency
+    # of a guarantee over calibration draws, for `risk`; None there bounds the mean over draws
     confidence: float | None = None
+    # whether the risk is harm (the full network right, the policy wrong) or, without labels,
+    # disagreement
     labels: bool = True
 
     def __post_init__(self) -> None:
@@ -57,47 +52,28 @@ class Target:
 
 
 class Chosen(BaseModel):
-    """What a policy came to on the calibration split.
-
-    One that was set by hand has `leaving` alone. What an earlier offramp did not write is at its
-    default. Both stay absent from JSON.
-
-    Attributes:
-        images: Of the split.
-        accuracy: Of the policy, 0 to 1; None where the target reads no labels.
-        full_accuracy: Of the full network, likewise.
-        mean_macs: Of an image.
-        plain_macs: Of the backbone alone.
-        risk: Mean of the target's loss (`Target.loss`), 0 to 1: the share of wrong answers, of those
-            where the full network is right and the policy wrong, or of differing ones. `loss` in JSON.
-        leaving: Share of images by exit.
-        risk_below: Of a guarantee with confidence.
-        class_shares: The shares that images were weighted by.
-        survivors: Whether thresholds were set exit by exit.
-        mean_seconds: Of an image, by measured times.
-        full_seconds: Of an image in the full network, likewise.
-        median_seconds: Of an image, by medians of measured times.
-        p95_seconds: Seconds that 95 of 100 images keep.
-        stages: Those times, as they were measured.
-    """
+    """What a policy came to on the calibration split. One that was set by hand has `leaving` alone. What
+    an earlier offramp did not write is at its default. Both stay absent from JSON."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 
-    images: int | None = None
-    accuracy: Finite | None = None
-    full_accuracy: Finite | None = None
-    mean_macs: Finite | None = None
-    plain_macs: int | None = None
+    images: int | None = None  # of the split
+    accuracy: Finite | None = None  # of the policy, 0 to 1; None where the target reads no labels
+    full_accuracy: Finite | None = None  # of the full network, likewise
+    mean_macs: Finite | None = None  # of an image
+    plain_macs: int | None = None  # of the backbone alone
+    # mean of the target's loss (`Target.loss`), 0 to 1: the share of wrong answers, of those where the
+    # full network is right and the policy wrong, or of differing ones. `loss` in JSON
     risk: Finite | None = Field(default=None, alias="loss")
-    leaving: Many[Finite] = ()
-    risk_below: Finite | None = None
-    class_shares: Many[Finite] | None = None
-    survivors: bool = False
-    mean_seconds: Finite | None = None
-    full_seconds: Finite | None = None
-    median_seconds: Finite | None = None
-    p95_seconds: Finite | None = None
-    stages: dict[str, Any] | None = None
+    leaving: Many[Finite] = ()  # share of images by exit
+    risk_below: Finite | None = None  # of a guarantee with confidence
+    class_shares: Many[Finite] | None = None  # the shares that images were weighted by
+    survivors: bool = False  # whether thresholds were set exit by exit
+    mean_seconds: Finite | None = None  # of an image, by measured times
+    full_seconds: Finite | None = None  # of an image in the full network, likewise
+    median_seconds: Finite | None = None  # of an image, by medians of measured times
+    p95_seconds: Finite | None = None  # seconds that 95 of 100 images keep
+    stages: dict[str, Any] | None = None  # those times, as they were measured
 
     def as_json(self) -> dict[str, Any]:
         """The JSON that it was read from, in this order of names."""

@@ -25,28 +25,19 @@ Bools = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class ExitEvaluation:
-    """An exit under a policy.
+    """An exit under a policy."""
 
-    Attributes:
-        exit: Its number.
-        threshold: None where nothing leaves.
-        share: Of inputs that leave here.
-        accuracy: Of those; None where there are none.
-        accuracy_all: Of the exit on every input.
-        ece: Calibration error of the exit's confidence, with the policy's temperature, on every input.
-        auroc: How well its score tells right from wrong, on every input; that of confidence where the
-            score means nothing for a single exit.
-        aurc: Likewise, the area under the risk-coverage curve.
-    """
-
-    exit: int
-    threshold: float | None
-    share: float
-    accuracy: float | None
-    accuracy_all: float
+    exit: int  # its number
+    threshold: float | None  # None where nothing leaves
+    share: float  # of inputs that leave here
+    accuracy: float | None  # of those; None where there are none
+    accuracy_all: float  # of the exit on every input
+    # calibration error of the exit's confidence, with the policy's temperature, on every input
     ece: float | None
+    # how well its score tells right from wrong, on every input; that of confidence where the score means
+    # nothing for a single exit
     auroc: float | None
-    aurc: float
+    aurc: float  # likewise, the area under the risk-coverage curve
 
 
 @dataclass(frozen=True)

@@ -27,20 +27,14 @@ LimitKind = str  # a name in `LIMITS`
 
 @dataclass(frozen=True)
 class LimitUnit:
-    """What the value of a limit counts.
+    """What the value of a limit counts."""
 
-    Attributes:
-        metavar: The value's name in the help of the command line.
-        read: The value of a number or a text, out of: the limit's name in words, its rule, what was
-            given, and the MACs of the network without early exits. Raises OfframpError for a value out
-            of range.
-        write: The value as messages have it.
-        step: How far apart values near this one are that messages tell apart.
-    """
-
-    metavar: str
+    metavar: str  # the value's name in the help of the command line
+    # the value of a number or a text, out of: the limit's name in words, its rule, what was given, and
+    # the MACs of the network without early exits. Raises OfframpError for a value out of range
     read: Callable[[str, "LimitRule", float | str, int], float]
-    write: Callable[[float], str]
+    write: Callable[[float], str]  # the value as messages have it
+    # how far apart values near this one are that messages tell apart
     step: Callable[[float], float] = lambda _: 1.0
 
     def at_least(self, value: float) -> str:
@@ -67,28 +61,18 @@ class Budget:
 
 @dataclass(frozen=True)
 class LimitRule:
-    """What a limit means and how it is kept.
+    """What a limit means and how it is kept."""
 
-    Attributes:
-        help: What the command line says of it.
-        unit: What its value counts.
-        by: How a policy is chosen: by its `loss` against the full network, which has none; by its
-            `accuracy`; by a budget; or by a `guarantee`.
-        counts: What `--stress` says that a policy is to keep to a value.
-        looser: What to ask for where a policy lets nothing leave.
-        loss: What candidates keep low, where labels are read.
-        example: A value for messages.
-        several: Whether it is for images with several labels each.
-    """
-
-    help: str
-    unit: LimitUnit
+    help: str  # what the command line says of it
+    unit: LimitUnit  # what its value counts
+    # how a policy is chosen: by its `loss` against the full network, which has none; by its `accuracy`;
+    # by a budget; or by a `guarantee`
     by: Literal["loss", "accuracy", "guarantee"] | Budget
-    counts: str
-    looser: str
-    loss: LossKind = "wrong"
-    example: float = 0.01
-    several: bool = False
+    counts: str  # what `--stress` says that a policy is to keep to a value
+    looser: str  # what to ask for where a policy lets nothing leave
+    loss: LossKind = "wrong"  # what candidates keep low, where labels are read
+    example: float = 0.01  # a value for messages
+    several: bool = False  # whether it is for images with several labels each
 
     @property
     def metavar(self) -> str:

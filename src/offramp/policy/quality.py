@@ -126,8 +126,7 @@ def confidence_bins(confidence: Floats, right: Bools) -> Floats:
     defined = ~np.isnan(confidence)
     sure, hits = confidence[defined].astype(np.float64), right[defined]
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
-    gaps = np.bincount(place, hits, BINS) - np.bincount(place, sure, BINS)
-    return float(np.abs(gaps).sum() / len(sure))
+    return np.stack([np.bincount(place, weights, BINS) for weights in (np.ones_like(sure), sure, hits)])
 
 
 def auroc(scores: Floats, right: Bools) -> float | None:

@@ -406,36 +406,23 @@ def _gate_steepness(gate: Gate) -> float:
 
 @dataclass(frozen=True)
 class Score:
-    """A way of telling how sure an exit is.
+    """A way of telling how sure an exit is."""
 
-    Attributes:
-        rate: What `score` does.
-        low: The lowest threshold; minus infinity where there is none.
-        high: The highest; the same as `low` where the score is the same for every input.
-        history: Whether it reads the answers of the exits before, whose heads are then run too.
-        counts: Whether it counts exits, in whole numbers, so that it is at most n at the nth.
-        says: What `answer_logits` does.
-        learned: Whether it reads what each exit has learned.
-        by_class: Whether that is a number for each class.
-        taught: Whether a network may have learned it in training, as its manifest's gates.
-        steepness: How much more than what it looks at the score may move, at most, by what the exit has
-            learned.
-        several: Whether it is of images with several labels each.
-        of_row: For speed, the score of one row [C] without a kernel, up to rounding and NaN where it
-            cannot tell; None has it computed in full.
-    """
-
-    rate: Callable[[Array, float, Past, Gate], tuple[Array, Past]]
-    low: float = 0.0
-    high: float = 1.0
+    rate: Callable[[Array, float, Past, Gate], tuple[Array, Past]]  # what `score` does
+    low: float = 0.0  # the lowest threshold; minus infinity where there is none
+    high: float = 1.0  # the highest; the same as `low` where the score is the same for every input
+    # whether it reads the answers of the exits before, whose heads are then run too
     history: bool = False
-    counts: bool = False
-    says: Callable[[Array, Past], Array] = _own
-    learned: bool = False
-    by_class: bool = False
-    taught: bool = False
+    counts: bool = False  # whether it counts exits, in whole numbers, so that it is at most n at the nth
+    says: Callable[[Array, Past], Array] = _own  # what `answer_logits` does
+    learned: bool = False  # whether it reads what each exit has learned
+    by_class: bool = False  # whether that is a number for each class
+    taught: bool = False  # whether a network may have learned it in training, as its manifest's gates
+    # how much more than what it looks at the score may move, at most, by what the exit has learned
     steepness: Callable[[Gate], float] = _no_steeper
-    several: bool = False
+    several: bool = False  # whether it is of images with several labels each
+    # for speed, the score of one row [C] without a kernel, up to rounding and NaN where it cannot tell;
+    # None has it computed in full
     of_row: Callable[[list[float], float], float] | None = None
 
     def numbers(self, classes: int) -> int:

@@ -32,29 +32,17 @@ PROMISE = (
 
 @dataclass(frozen=True, eq=False)
 class StressRow:
-    """A policy on images of one kind. Of all kinds but `foreign` they are the same test images.
+    """A policy on images of one kind. Of all kinds but `foreign` they are the same test images."""
 
-    Attributes:
-        kind: What was done to them; `foreign` ones are of no class, so that no answer is right.
-        name: The same in words.
-        strength: From 1; 0 where there are not several.
-        amount: The number behind it: of a `Corruption`, or a largest change of pixels from 0 to 255.
-        tested: What the policy comes to.
-        early: Share of images that leave before the last exit.
-        confidence: Mean of those; None where there are none.
-        leaves: [N], index of the exit of each.
-        spent: [N], MACs of each.
-    """
-
-    kind: StressKind
-    name: str
-    strength: int
-    amount: float
-    tested: Evaluation
-    early: Interval
-    confidence: float | None
-    leaves: NDArray[np.integer]
-    spent: Floats
+    kind: StressKind  # what was done to them; `foreign` ones are of no class, so that no answer is right
+    name: str  # the same in words
+    strength: int  # from 1; 0 where there are not several
+    amount: float  # the number behind it: of a `Corruption`, or a largest change of pixels from 0 to 255
+    tested: Evaluation  # what the policy comes to
+    early: Interval  # share of images that leave before the last exit
+    confidence: float | None  # mean of those; None where there are none
+    leaves: NDArray[np.integer]  # [N], index of the exit of each
+    spent: Floats  # [N], MACs of each
 
     @property
     def title(self) -> str:

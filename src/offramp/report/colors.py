@@ -17,19 +17,12 @@ from offramp.strategies import STRATEGIES
 
 @dataclass(frozen=True)
 class Style:
-    """How a strategy looks.
+    """How a strategy looks."""
 
-    Attributes:
-        color: On white.
-        dark: The same on a dark page.
-        dash: Lengths of strokes and gaps in pixels, empty for a full line.
-        shape: A symbol of Vega-Lite.
-    """
-
-    color: str
-    dark: str
-    dash: tuple[int, ...]
-    shape: str
+    color: str  # on white
+    dark: str  # the same on a dark page
+    dash: tuple[int, ...]  # lengths of strokes and gaps in pixels, empty for a full line
+    shape: str  # a symbol of Vega-Lite
 
 
 STAR = (

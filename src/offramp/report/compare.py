@@ -35,20 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairComparison:
-    """How much larger a measure of `a` is than that of `b`.
+    """How much larger a measure of `a` is than that of `b`."""
 
-    Attributes:
-        a: A strategy's label, or a trial's id.
-        b: Another one.
-        measure: What is compared.
-        paired_by: What pairs the values: seeds of strategies, test images of trials.
-        exits: The differences by exit, numbered as in `a`; by None of a measure of whole trials.
-    """
-
-    a: str
-    b: str
-    measure: Measure
+    a: str  # a strategy's label, or a trial's id
+    b: str  # another one
+    measure: Measure  # what is compared
+    # what pairs the values: seeds of strategies, test images of trials
     paired_by: Literal["seed", "image"]
+    # the differences by exit, numbered as in `a`; by None of a measure of whole trials
     exits: Mapping[int | None, Difference]
 
     def as_json(self) -> dict[str, Any]:
@@ -60,19 +54,12 @@ class PairComparison:
 
 @dataclass(frozen=True, eq=False)
 class Trials:
-    """What is compared, of a store or of packs.
+    """What is compared, of a store or of packs."""
 
-    Attributes:
-        place: Where they are.
-        manifests: By id.
-        records: What else can be read of them.
-        table: The tidy table of a trial.
-    """
-
-    place: Place
-    manifests: Mapping[str, Manifest]
-    records: Records
-    table: Callable[[str], pd.DataFrame]
+    place: Place  # where they are
+    manifests: Mapping[str, Manifest]  # by id
+    records: Records  # what else can be read of them
+    table: Callable[[str], pd.DataFrame]  # the tidy table of a trial
 
 
 def trials_in(path: Place) -> Trials:

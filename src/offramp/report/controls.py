@@ -67,16 +67,11 @@ class ControlCandidate:
 
 @dataclass(frozen=True, eq=False)
 class Controls:
-    """The plain networks of one model and data set.
-
-    Attributes:
-        cheaper: Those that were trained beside it, ascending by their MACs.
-        whole: The network itself without early exits; None where it was not trained.
-    """
+    """The plain networks of one model and data set."""
 
     runs: Runs
-    cheaper: tuple[PlainNetwork, ...]
-    whole: PlainNetwork | None
+    cheaper: tuple[PlainNetwork, ...]  # those that were trained beside it, ascending by their MACs
+    whole: PlainNetwork | None  # the network itself without early exits; None where it was not trained
 
     @property
     def networks(self) -> tuple[PlainNetwork, ...]:

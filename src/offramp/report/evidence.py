@@ -58,20 +58,13 @@ from offramp.units import counted
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
-    """What was read, before what is compared is chosen of it.
+    """What was read, before what is compared is chosen of it."""
 
-    Attributes:
-        records: Where the trials' records and logits are.
-        trials: By id.
-        frames: Tidy tables by id of the trial.
-        missing: What could not be read, and what a pack says of itself.
-        logs: How seeds were added to studies until pairs were decided, by name.
-    """
-
-    records: Records
-    trials: Mapping[str, TrialRecord] = field(default_factory=dict)
-    frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
+    records: Records  # where the trials' records and logits are
+    trials: Mapping[str, TrialRecord] = field(default_factory=dict)  # by id
+    frames: Mapping[str, pd.DataFrame] = field(default_factory=dict)  # tidy tables by id of the trial
+    missing: tuple[str, ...] = ()  # what could not be read, and what a pack says of itself
+    # how seeds were added to studies until pairs were decided, by name
     logs: Mapping[str, SeedLog] = field(default_factory=dict)
 
 
@@ -80,22 +73,17 @@ class Evidence:
     """Everything that figures, tables, claims and advice read.
 
     What is worked out is kept, so equal questions get the same object; nothing else changes.
-
-    Attributes:
-        table: The tidy table (`store.table.COLUMNS`) of `trials`.
-        trials: By model, data, strategy and seed, strategies in the order of reports.
-        missing: What is not here and why, a sentence each.
-        gathered: What they were chosen of.
-        budgets: The same trials trained for other numbers of epochs, one Evidence for each.
-        plain: Trials of cheaper plain networks, by the model and data set beside which they stand,
-            network by network.
     """
 
-    table: pd.DataFrame
+    table: pd.DataFrame  # the tidy table (`store.table.COLUMNS`) of `trials`
+    # by model, data, strategy and seed, strategies in the order of reports
     trials: tuple[TrialRecord, ...]
-    missing: tuple[str, ...]
-    gathered: Gathered = field(repr=False)
+    missing: tuple[str, ...]  # what is not here and why, a sentence each
+    gathered: Gathered = field(repr=False)  # what they were chosen of
+    # the same trials trained for other numbers of epochs, one Evidence for each
     budgets: tuple[Evidence, ...] = field(default=(), repr=False)
+    # trials of cheaper plain networks, by the model and data set beside which they stand, network by
+    # network
     plain: Mapping[NetworkAndData, Sequence[tuple[TrialRecord, ...]]] = field(
         default_factory=dict, repr=False
     )

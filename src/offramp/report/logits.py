@@ -27,34 +27,24 @@ THRESHOLDS = np.array(
 
 @dataclass(frozen=True, eq=False)
 class LogitSummary:
-    """Of one split of one trial with E exits.
+    """Of one split of one trial with E exits."""
 
-    Attributes:
-        ece, auroc, aurc: By exit, of the confidence (largest softmax probability; of several labels that
-            of the least sure one) against right and wrong; None where it is not defined, as the first
-            for several labels.
-        bins: [E, BINS, 3], for equal-width bins of confidence the number of images, the sum of
-            confidences, and how many are right.
-        agreement: [E, E], share of images on which two exits give one answer.
-        overthought: By exit, share of images that are right there and wrong at the last.
-        lost: Share of images right at any earlier exit and wrong at the last.
-        curve: Of THRESHOLDS, one threshold for all exits.
-        answers: Image by image.
-        on_images: Values on each image, [N, E], by what gives them.
-        common: Share of the most common class, or combination of labels.
-    """
-
+    # ece, auroc, aurc: by exit, of the confidence (largest softmax probability; of several labels that
+    # of the least sure one) against right and wrong; None where it is not defined, as the first for
+    # several labels
     ece: tuple[float | None, ...]
     auroc: tuple[float | None, ...]
     aurc: tuple[float, ...]
+    # [E, BINS, 3], for equal-width bins of confidence the number of images, the sum of confidences, and
+    # how many are right
     bins: Floats
-    agreement: Floats
-    overthought: tuple[float, ...]
-    lost: float
-    curve: Curve
-    answers: NetAnswers
-    on_images: dict[ByImage, np.ndarray]
-    common: float
+    agreement: Floats  # [E, E], share of images on which two exits give one answer
+    overthought: tuple[float, ...]  # by exit, share of images that are right there and wrong at the last
+    lost: float  # share of images right at any earlier exit and wrong at the last
+    curve: Curve  # of THRESHOLDS, one threshold for all exits
+    answers: NetAnswers  # image by image
+    on_images: dict[ByImage, np.ndarray]  # values on each image, [N, E], by what gives them
+    common: float  # share of the most common class, or combination of labels
 
 
 def remembered(metric: Metric, logits: np.ndarray, labels: np.ndarray) -> list[float]:

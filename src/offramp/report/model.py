@@ -104,28 +104,19 @@ class RunDetail:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """What a report is made of.
+    """What a report is made of."""
 
-    Attributes:
-        title: The study's name.
-        lead: Its extent in a line.
-        headline: What is told before all else, a sentence for each network and data set.
-        answer: The first sentences, each whole.
-        missing: What a partly finished study lacks, a sentence each.
-        wrong: Where numbers do not agree with one another, a sentence each.
-        claims: The table of claims.
-        first: Names of figures and tables that a reader sees first, of several of a kind the one
-            that the filters choose. No two figures or tables have the same name.
-    """
-
-    title: str
-    lead: str
-    answer: Sequence[str]
+    title: str  # the study's name
+    lead: str  # its extent in a line
+    answer: Sequence[str]  # the first sentences, each whole
     figures: Sequence[Figure]
     tables: Sequence[Table]
-    claims: Sequence[Table] = ()
+    claims: Sequence[Table] = ()  # the table of claims
     how: Sequence[RunDetail] = ()
-    missing: Sequence[str] = ()
-    wrong: Sequence[str] = ()
+    missing: Sequence[str] = ()  # what a partly finished study lacks, a sentence each
+    wrong: Sequence[str] = ()  # where numbers do not agree with one another, a sentence each
+    # names of figures and tables that a reader sees first, of several of a kind the one that the filters
+    # choose. No two figures or tables have the same name
     first: Sequence[str] = ()
+    # what is told before all else, a sentence for each network and data set
     headline: Sequence[str] = ()

@@ -17,34 +17,26 @@ MOST = 500
 
 @dataclass(frozen=True)
 class PairNeeds:
-    """Seeds that show the difference of one pair with probability POWER, MOST at most.
-
-    Attributes:
-        seeds: None where more are needed, or none would do.
-        limit: The smallest difference (accuracy, 0 to 1) that any number of seeds shows on these
-            test images.
-    """
+    """Seeds that show the difference of one pair with probability POWER, MOST at most."""
 
     a: str
     b: str
-    seeds: int | None
+    seeds: int | None  # None where more are needed, or none would do
+    # the smallest difference (accuracy, 0 to 1) that any number of seeds shows on these test images
     limit: float
 
 
 @dataclass(frozen=True)
 class SeedsNeeded:
-    """For a difference in accuracy, 0 to 1, of the mean over exits, among so many pairs.
-
-    Attributes:
-        seeds, images: That the pairs at hand have, at least; images 0 where each seed drew its own.
-        typical, widest: The pair in the middle, and the one that needs most; None where nothing
-            says how much pairs vary, and `why` says why.
-    """
+    """For a difference in accuracy, 0 to 1, of the mean over exits, among so many pairs."""
 
     difference: float
     pairs: int
+    # seeds, images: that the pairs at hand have, at least; images 0 where each seed drew its own
     seeds: int = 0
     images: int = 0
+    # typical, widest: the pair in the middle, and the one that needs most; None where nothing says how
+    # much pairs vary, and `why` says why
     typical: PairNeeds | None = None
     widest: PairNeeds | None = None
     why: str | None = None

@@ -28,25 +28,18 @@ FamilyFunction = Callable[..., list[Any]]
 
 @dataclass(frozen=True)
 class Family:
-    """Figures or tables that are made together.
+    """Figures or tables that are made together."""
 
-    Attributes:
-        of: What makes them, a function or the place of one, `module:name`: a list of Figures or of
-            Tables from `Runs`, for each network and data set; where `whole`, from all `Evidence`.
-        shows: What, in a few words.
-        paper: A publication's figures or tables that these answer to, where they do not say so
-            themselves; empty where it has none.
-        needs: What is missing where nothing is made.
-        whole: See `of`.
-        measured: Whether the function takes a `measure` to show.
-    """
-
+    # what makes them, a function or the place of one, `module:name`: a list of Figures or of Tables from
+    # `Runs`, for each network and data set; where `whole`, from all `Evidence`
     of: str | FamilyFunction
-    shows: str
+    shows: str  # what, in a few words
+    # a publication's figures or tables that these answer to, where they do not say so themselves; empty
+    # where it has none
     paper: str = ""
-    needs: str = "there is no trial"
-    whole: bool = False
-    measured: bool = False
+    needs: str = "there is no trial"  # what is missing where nothing is made
+    whole: bool = False  # see `of`
+    measured: bool = False  # whether the function takes a `measure` to show
 
     @property
     def make(self) -> FamilyFunction:
@@ -60,21 +53,15 @@ class Family:
 
 @dataclass(frozen=True)
 class Publication:
-    """What a publication adds to reports.
+    """What a publication adds to reports."""
 
-    Attributes:
-        tables: Its own, by name.
-        answers: Which of its figures a figure answers to, by the beginning of the figure's name.
-        claims: The file of what it found, if any.
-        families: Strategies that it compares with each other.
-        departures: The place of a function, `module:name`, from `Evidence` to sentences on where runs
-            are not as the publication's; empty where there is none.
-    """
-
-    tables: Mapping[str, Family] = field(default_factory=dict)
+    tables: Mapping[str, Family] = field(default_factory=dict)  # its own, by name
+    # which of its figures a figure answers to, by the beginning of the figure's name
     answers: Mapping[str, str] = field(default_factory=dict)
-    claims: Path | None = None
-    families: StrategyFamilies = NO_FAMILIES
+    claims: Path | None = None  # the file of what it found, if any
+    families: StrategyFamilies = NO_FAMILIES  # strategies that it compares with each other
+    # the place of a function, `module:name`, from `Evidence` to sentences on where runs are not as the
+    # publication's; empty where there is none
     departures: str = ""
 
 

@@ -43,16 +43,12 @@ class Runs:
     """Trials by strategy and seed.
 
     What is asked for is kept, so equal questions get the same object; nothing else changes.
-
-    Attributes:
-        evidence: That they are a part of.
-        place_slug: What names of files say of the network and the data set.
     """
 
-    evidence: Evidence = field(repr=False)
+    evidence: Evidence = field(repr=False)  # that they are a part of
     model: str
     data: str
-    place_slug: str
+    place_slug: str  # what names of files say of the network and the data set
     _samples: dict[tuple[str, int | None], Sample | None] = field(default_factory=dict, repr=False)
     _analyses: dict[tuple[str, int | None, tuple[str, ...]], Analysis | None] = field(
         default_factory=dict, repr=False

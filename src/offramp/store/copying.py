@@ -24,17 +24,11 @@ LOCK = "copying"
 
 @dataclass(frozen=True)
 class CopyOutcome:
-    """What became of one thing.
+    """What became of one thing."""
 
-    Attributes:
-        what: its place in the store.
-        bytes: that were written; 0 where it was there.
-        damaged: why it was left out.
-    """
-
-    what: str
-    bytes: int
-    damaged: str = ""
+    what: str  # its place in the store
+    bytes: int  # that were written; 0 where it was there
+    damaged: str = ""  # why it was left out
 
 
 @dataclass(frozen=True)

@@ -18,31 +18,20 @@ COLUMNS = ["epoch", "split", "exit", "metric", "value"]
 
 @dataclass(frozen=True, eq=False)
 class LivePhase:
-    """A phase of a trial.
+    """A phase of a trial."""
 
-    Attributes:
-        key: of its node.
-        name: empty where an earlier offramp planned it, and nothing was saved yet.
-        epoch: how many are done, up to the last checkpoint.
-        epochs: how many there are; None where that is not known.
-        finished: whether its node is kept.
-        history: columns COLUMNS, as `Archive.node_history` gives them, up to the last checkpoint.
-        holder: who trains it, in words, where that is known.
-        failed: why it failed when it was last trained, where nobody trains it now.
-        began: in seconds since 1970, where that is known; earlier offramps kept no beginning.
-        ended: the same of its end.
-    """
-
-    key: str
-    name: str = ""
-    epoch: int = 0
-    epochs: int | None = None
-    finished: bool = False
+    key: str  # of its node
+    name: str = ""  # empty where an earlier offramp planned it, and nothing was saved yet
+    epoch: int = 0  # how many are done, up to the last checkpoint
+    epochs: int | None = None  # how many there are; None where that is not known
+    finished: bool = False  # whether its node is kept
+    # columns COLUMNS, as `Archive.node_history` gives them, up to the last checkpoint
     history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
-    holder: str | None = None
-    failed: str | None = None
+    holder: str | None = None  # who trains it, in words, where that is known
+    failed: str | None = None  # why it failed when it was last trained, where nobody trains it now
+    # in seconds since 1970, where that is known; earlier offramps kept no beginning
     began: float | None = None
-    ended: float | None = None
+    ended: float | None = None  # the same of its end
 
     @property
     def title(self) -> str:
@@ -64,40 +53,24 @@ class LivePhase:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a search tried.
+    """What a search tried."""
 
-    Attributes:
-        settings: its number, its search and what was proposed.
-        state: `complete`, `pruned` or `failed`; None while more may come of it.
-        value: accuracy on validation, where it is complete.
-        why: it was given up.
-        ended: in seconds since 1970.
-    """
-
-    settings: Mapping[str, Any]
-    state: str | None
-    value: float | None
-    why: str
-    ended: float | None
+    settings: Mapping[str, Any]  # its number, its search and what was proposed
+    state: str | None  # `complete`, `pruned` or `failed`; None while more may come of it
+    value: float | None  # accuracy on validation, where it is complete
+    why: str  # why it was given up
+    ended: float | None  # in seconds since 1970
 
 
 @dataclass(frozen=True, eq=False)
 class TrialProgress:
-    """A trial, finished or not.
+    """A trial, finished or not."""
 
-    Attributes:
-        trial: its id.
-        phases: in order.
-        plan: what is known of it either way.
-        manifest: of a finished trial.
-        proposal: what a search tried, where this is no trial of a study.
-    """
-
-    trial: str
-    phases: tuple[LivePhase, ...]
-    plan: TrialPlan
-    manifest: Manifest | None = None
-    proposal: Proposal | None = None
+    trial: str  # its id
+    phases: tuple[LivePhase, ...]  # in order
+    plan: TrialPlan  # what is known of it either way
+    manifest: Manifest | None = None  # of a finished trial
+    proposal: Proposal | None = None  # what a search tried, where this is no trial of a study
 
     @property
     def began(self) -> float | None:

@@ -43,27 +43,16 @@ BOOT, PROCESSES = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/p
 
 @dataclass(frozen=True)
 class Owner:
-    """Who made the file of a lock.
+    """Who made the file of a lock."""
 
-    Attributes:
-        token: of this file alone.
-        place: where the file was made, hashed; "" in an object store.
-        inode: of the file, in a folder.
-        host: name of the machine, for messages.
-        machine: see `_machine`.
-        pid: its process.
-        started: when that process began; see `_started`.
-        seconds: for how long the lock has been held.
-    """
-
-    token: str
-    place: str
-    inode: int
-    host: str
-    machine: str
-    pid: int
-    started: str
-    seconds: float
+    token: str  # of this file alone
+    place: str  # where the file was made, hashed; "" in an object store
+    inode: int  # of the file, in a folder
+    host: str  # name of the machine, for messages
+    machine: str  # see `_machine`
+    pid: int  # its process
+    started: str  # when that process began; see `_started`
+    seconds: float  # for how long the lock has been held
 
     @property
     def is_here(self) -> bool:

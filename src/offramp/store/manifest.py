@@ -137,27 +137,20 @@ class GeometryRecord(Record):
 
 
 class Provenance(Record):
-    """With what a result was made; None where nobody knows.
+    """With what a result was made; None where nobody knows."""
 
-    Attributes:
-        offramp: its version, as of all up to `python`.
-        machine: its name.
-        began: in UTC, ISO 8601, as is `finished`.
-        git: the revision of the working folder.
-    """
-
-    offramp: str | None = None
+    offramp: str | None = None  # its version, as of all up to `python`
     torch: str | None = None
     torchvision: str | None = None
     timm: str | None = None
     numpy: str | None = None
     python: str | None = None
-    machine: str | None = None
+    machine: str | None = None  # its name
     device: str | None = None
     cores: int | None = None
-    began: str | None = None
+    began: str | None = None  # in UTC, ISO 8601, as is `finished`
     finished: str | None = None
-    git: str | None = None
+    git: str | None = None  # the revision of the working folder
 
 
 BITS = ("torch", "torchvision", "timm", "numpy", "device")
@@ -165,26 +158,19 @@ BITS = ("torch", "torchvision", "timm", "numpy", "device")
 
 
 class DataProvenance(Record):
-    """What was read.
-
-    Attributes:
-        images: how many by split.
-        available: how many there were, by split.
-        by_class: images of each class, by split.
-        duplicates: images that are there twice, byte for byte: `calibration in train`.
-        source: what is known of code that made the data.
-        sources: a digest of what the images were read from, by split: equal ones are the same pictures,
-            whatever size they were brought to; an earlier offramp did not write it.
-    """
+    """What was read."""
 
     root: str | None = None
     split_seed: int | None = None
-    images: dict[str, int] = {}
-    available: dict[str, int] = {}
-    by_class: dict[str, Many[Whole]] = {}
+    images: dict[str, int] = {}  # how many by split
+    available: dict[str, int] = {}  # how many there were, by split
+    by_class: dict[str, Many[Whole]] = {}  # images of each class, by split
+    # images that are there twice, byte for byte: `calibration in train`
     duplicates: dict[str, Whole] = {}
     geometry: GeometryRecord | None = None
-    source: Any = None
+    source: Any = None  # what is known of code that made the data
+    # a digest of what the images were read from, by split: equal ones are the same pictures, whatever
+    # size they were brought to; an earlier offramp did not write it
     sources: dict[str, str] = {}
 
     @property
@@ -205,18 +191,13 @@ def data_label(data: str, augment: object | None) -> str:
 
 
 class DataRecord(Record):
-    """A trial's data. Equal digests of splits are the same images.
-
-    Attributes:
-        spec: how the study asked for them.
-        train: a digest of the split, as are `validation`, `calibration` and `test`.
-    """
+    """A trial's data. Equal digests of splits are the same images."""
 
     name: Name
     augment: Augmentation | None = None
-    spec: dict[str, Any] | None = None
+    spec: dict[str, Any] | None = None  # how the study asked for them
     provenance: DataProvenance
-    train: str
+    train: str  # a digest of the split, as are `validation`, `calibration` and `test`
     validation: str
     calibration: str
     test: str
@@ -282,123 +263,82 @@ class NumericsRecord(Record):
 
 
 class TrialPlan(Record):
-    """What is known of a trial before it is finished; an earlier offramp wrote nodes alone.
+    """What is known of a trial before it is finished, as in its `Manifest` where nothing else is said.
 
-    Attributes:
-        nodes: keys of those that it needs.
-        backbone: its label.
-        data: their label. All other fields are as in its `Manifest`.
+    An earlier offramp wrote nodes alone.
     """
 
-    nodes: Many[str]
+    nodes: Many[str]  # keys of those that it needs
     phases: Many[PhaseKey] = ()
     strategy: Name | None = None
     seed: Whole | None = None
     options: dict[str, Any] = {}
     study: Name | None = None
     places: Many[Name] = ()
-    backbone: Name | None = None
-    data: Name | None = None
+    backbone: Name | None = None  # its label
+    data: Name | None = None  # their label
     recipe: RecipeRecord | None = None
 
 
 class SearchRecord(Record):
-    """How a trial's settings were found, on validation.
+    """How a trial's settings were found, on validation."""
 
-    Attributes:
-        over: where each was looked for, by its key.
-        trials: how many were tried.
-        per: `strategy` where each strategy has its own.
-        found: the settings.
-    """
-
-    over: dict[str, str]
-    trials: Whole
-    per: str | None = None
-    found: dict[str, Any]
+    over: dict[str, str]  # where each was looked for, by its key
+    trials: Whole  # how many were tried
+    per: str | None = None  # `strategy` where each strategy has its own
+    found: dict[str, Any]  # the settings
 
 
 class SeedLog(Record):
     """How seeds were added to a study until its pairs were decided: the rule, fixed before its first
-    look, and what each look found.
-
-    Attributes:
-        trials: of the study's own seeds, by which it is known.
-        seeds: those that it has and may get, in order.
-        first: how many of them the first look has.
-        difference: in accuracy, 0 to 1, below which strategies are alike.
-        alpha: of all looks at all pairs.
-        looks: findings, by how many seeds.
-    """
+    look, and what each look found."""
 
     study: str | None
-    trials: Many[str]
-    seeds: Many[Whole]
-    first: Whole
-    difference: Fraction
-    alpha: Fraction
-    looks: dict[str, Many[dict[str, Any]]] = {}
+    trials: Many[str]  # of the study's own seeds, by which it is known
+    seeds: Many[Whole]  # those that it has and may get, in order
+    first: Whole  # how many of them the first look has
+    difference: Fraction  # in accuracy, 0 to 1, below which strategies are alike
+    alpha: Fraction  # of all looks at all pairs
+    looks: dict[str, Many[dict[str, Any]]] = {}  # findings, by how many seeds
 
 
 class Manifest(Record):
-    """Everything that a store says of a finished trial.
+    """Everything that a store says of a finished trial."""
 
-    Attributes:
-        strategy: its label.
-        program: the strategy that it is, by name.
-        options: of the strategy.
-        asked: all seeds that its study asked for then.
-        phases: in order.
-        marginal: keys of the nodes that no trial before it in its study reads.
-        exits: their numbers, ascending; `macs` and `parameters` have one entry for each.
-        places: of every exit of the network, in order of their numbers.
-        final: by exit, where the weights on its path come from.
-        owners: the trunk of each exit of the network.
-        carry: what exits add of the answer before to their heads' logits (see `Phase`); logits and
-            metrics are of answers.
-        gates: the numbers of each exit's gate, where gates were trained.
-        macs: of an image that leaves there, after all exits before it were asked.
-        backbone_macs: of the plain network.
-        part_macs: of its segments, and of all exits' heads; empty where it was trained before that was
-            kept.
-        parameters: of the network cut off there.
-        initial: a hash of the weights that training began with, where they were given.
-        input_shape: channels, height, width.
-        mean: one a channel, as is `std`.
-        search: how its settings were found.
-    """
-
-    strategy: Name
-    program: Name
-    options: dict[str, Any]
+    strategy: Name  # its label
+    program: Name  # the strategy that it is, by name
+    options: dict[str, Any]  # of the strategy
     study: Name | None
     seed: Whole
-    asked: Many[Whole] | None = None
-    phases: Many[PhaseKey]
-    marginal: Many[str]
-    exits: Many[Whole]
-    places: Many[Name]
-    final: dict[str, Many[PartSource]]
-    owners: Many[int]
+    asked: Many[Whole] | None = None  # all seeds that its study asked for then
+    phases: Many[PhaseKey]  # in order
+    marginal: Many[str]  # keys of the nodes that no trial before it in its study reads
+    exits: Many[Whole]  # their numbers, ascending; `macs` and `parameters` have one entry for each
+    places: Many[Name]  # of every exit of the network, in order of their numbers
+    final: dict[str, Many[PartSource]]  # by exit, where the weights on its path come from
+    owners: Many[int]  # the trunk of each exit of the network
+    # what exits add of the answer before to their heads' logits (see `Phase`); logits and metrics are of
+    # answers
     carry: Annotated[float, Field(ge=0, le=1)] | Literal["learned", "hidden"] = 0.0
-    gates: Many[Many[float] | None] = ()
-    macs: Many[Whole]
-    backbone_macs: Whole
+    gates: Many[Many[float] | None] = ()  # the numbers of each exit's gate, where gates were trained
+    macs: Many[Whole]  # of an image that leaves there, after all exits before it were asked
+    backbone_macs: Whole  # of the plain network
+    # of its segments, and of all exits' heads; empty where it was trained before that was kept
     part_macs: Many[Many[int]] = ()
-    parameters: Many[Whole]
+    parameters: Many[Whole]  # of the network cut off there
     metrics: dict[str, Metrics]
     network: NetworkRecord
-    initial: str | None = None
-    input_shape: Many[int]
+    initial: str | None = None  # a hash of the weights that training began with, where they were given
+    input_shape: Many[int]  # channels, height, width
     classes: Many[Name]
-    mean: Many[Number]
+    mean: Many[Number]  # one a channel, as is `std`
     std: Many[Number]
     data: DataRecord
     recipe: RecipeRecord
     execution: ExecutionRecord
     numerics: NumericsRecord
     provenance: Provenance
-    search: SearchRecord | None = None
+    search: SearchRecord | None = None  # how its settings were found
 
     @model_validator(mode="after")
     def _fits(self) -> Manifest:
@@ -548,35 +488,23 @@ class NodeRecord(Record):
 
 
 class Cost(Record):
-    """What a phase cost.
+    """What a phase cost."""
 
-    Attributes:
-        seconds: by kind.
-        epoch_seconds: of each finished epoch, with its validation and its waiting for images.
-        exit_shares: of its time, by place; attributed by MACs where there are several.
-        macs_written: of the phase in full, as the paper runs it.
-        macs_executed: that did run.
-        used: see `offramp.meters.meter.Usage`; None where it was not measured.
-        idle: watts of the machine at rest.
-        not_measured: why, by meter.
-        mode: how it was run, as in `ExecutionRecord`.
-        kept: bytes of frozen values that its group read again and again, by where they were.
-        group: phases trained at once, this one included.
-        workers: processes on the machine.
-        comparable: whether its time was measured alone, unshared, uncached and in one go.
-    """
-
-    seconds: dict[str, Number]
+    seconds: dict[str, Number]  # by kind
+    # of each finished epoch, with its validation and its waiting for images
     epoch_seconds: Many[Number] | None = None
+    # of its time, by place; attributed by MACs where there are several
     exit_shares: dict[str, Number] = {}
-    macs_written: Whole
-    macs_executed: Whole
+    macs_written: Whole  # of the phase in full, as the paper runs it
+    macs_executed: Whole  # that did run
+    # see `offramp.meters.meter.Usage`; None where it was not measured
     used: dict[str, Number | None] = {}
-    idle: dict[str, Number | None] = {}
-    not_measured: dict[str, str] = {}
-    mode: str = "derived"
+    idle: dict[str, Number | None] = {}  # watts of the machine at rest
+    not_measured: dict[str, str] = {}  # why, by meter
+    mode: str = "derived"  # how it was run, as in `ExecutionRecord`
     cache: bool = True
+    # bytes of frozen values that its group read again and again, by where they were
     kept: dict[str, int] = {}
-    group: int = 1
-    workers: int = 1
-    comparable: bool
+    group: int = 1  # phases trained at once, this one included
+    workers: int = 1  # processes on the machine
+    comparable: bool  # whether its time was measured alone, unshared, uncached and in one go

@@ -80,23 +80,14 @@ class PackedNode(NodeRecord):
 
 
 class PackDocument(Record):
-    """`trials.json`.
+    """`trials.json`."""
 
-    Attributes:
-        format: of the pack.
-        files: SHA-256 by name.
-        missing: notes on what is not here.
-        trials: by id.
-        nodes: by key.
-        seed_logs: how seeds were added, by name.
-    """
-
-    format: Literal["offramp-pack-2"]
-    files: dict[str, str]
-    missing: Many[str]
-    trials: dict[str, PackedTrial]
-    nodes: dict[str, PackedNode]
-    seed_logs: dict[str, SeedLog] = Field(default_factory=dict)
+    format: Literal["offramp-pack-2"]  # of the pack
+    files: dict[str, str]  # SHA-256 by name
+    missing: Many[str]  # notes on what is not here
+    trials: dict[str, PackedTrial]  # by id
+    nodes: dict[str, PackedNode]  # by key
+    seed_logs: dict[str, SeedLog] = Field(default_factory=dict)  # how seeds were added, by name
 
 
 @dataclass(frozen=True, eq=False)

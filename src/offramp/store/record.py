@@ -20,25 +20,17 @@ MADE_WITH = (*LIBRARIES, "device", "git")
 
 @dataclass(frozen=True)
 class Seconds:
-    """Time of a trial, three ways.
+    """Time of a trial, three ways."""
 
-    Attributes:
-        written: every phase in full, as the paper runs it, without checkpoints and the closing
-            evaluation; measured where the trial ran plain, alone and in one go, else estimated: the
-            executed time, and the MACs that did not run at the speed of the trial's largest phase.
-        written_low: where those MACs take half as long; equal to `written` where that was measured.
-        written_high: where they take twice as long.
-        executed: of all nodes it reads.
-        marginal: of those that no trial before it reads.
-        measured: whether `written` was.
-    """
-
+    # every phase in full, as the paper runs it, without checkpoints and the closing evaluation; measured
+    # where the trial ran plain, alone and in one go, else estimated: the executed time, and the MACs
+    # that did not run at the speed of the trial's largest phase
     written: float
-    written_low: float
-    written_high: float
-    executed: float
-    marginal: float
-    measured: bool
+    written_low: float  # where those MACs take half as long; equal to `written` where that was measured
+    written_high: float  # where they take twice as long
+    executed: float  # of all nodes it reads
+    marginal: float  # of those that no trial before it reads
+    measured: bool  # whether `written` was
 
 
 def machine_kind(provenance: Provenance) -> str:
@@ -49,23 +41,14 @@ def machine_kind(provenance: Provenance) -> str:
 
 @dataclass(frozen=True, eq=False)
 class PhaseRecord:
-    """One training run of a trial.
+    """One training run of a trial."""
 
-    Attributes:
-        name: of the phase.
-        node: its key; trials with equal ones share the phase.
-        exits: numbers of the exits that it trained, those its loss reads.
-        parts: what it trained, such as `segment 2` and `head 2`.
-        cost: what it took.
-        provenance: with what it was trained.
-    """
-
-    name: str
-    node: str
-    exits: tuple[int, ...]
-    parts: tuple[str, ...]
-    cost: Cost
-    provenance: Provenance = field(default_factory=Provenance)
+    name: str  # of the phase
+    node: str  # its key; trials with equal ones share the phase
+    exits: tuple[int, ...]  # numbers of the exits that it trained, those its loss reads
+    parts: tuple[str, ...]  # what it trained, such as `segment 2` and `head 2`
+    cost: Cost  # what it took
+    provenance: Provenance = field(default_factory=Provenance)  # with what it was trained
 
     @property
     def kind(self) -> str:

@@ -57,17 +57,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Info:
-    """What a listing says of an object.
+    """What a listing says of an object."""
 
-    Attributes:
-        size: bytes.
-        tag: changes with its content; "" where nothing tells.
-        modified: seconds on the server's clock; None where nothing tells.
-    """
-
-    size: int
-    tag: str
-    modified: float | None
+    size: int  # bytes
+    tag: str  # changes with its content; "" where nothing tells
+    modified: float | None  # seconds on the server's clock; None where nothing tells
 
 
 class Remote:

@@ -143,21 +143,14 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class StrategyResult:
-    """One strategy over its seeds.
+    """One strategy over its seeds."""
 
-    Attributes:
-        strategy: its label.
-        seeds: of its trials.
-        accuracy: on test, by exit, 0 to 1.
-        thresholds: accuracy and compute (share of the plain network's MACs) by confidence threshold.
-        seconds: a trial's, on average.
-    """
-
-    strategy: str
-    seeds: tuple[int, ...]
-    accuracy: Mapping[int, Spread]
+    strategy: str  # its label
+    seeds: tuple[int, ...]  # of its trials
+    accuracy: Mapping[int, Spread]  # on test, by exit, 0 to 1
+    # accuracy and compute (share of the plain network's MACs) by confidence threshold
     thresholds: Mapping[float, tuple[Spread, Spread]]
-    seconds: Seconds
+    seconds: Seconds  # a trial's, on average
 
 
 def by_strategy(store: Records, trials: Iterable[str]) -> list[StrategyResult]:

@@ -36,23 +36,14 @@ class NetworkLine:
 
 @dataclass(frozen=True)
 class Beside:
-    """Early exits beside a smaller plain network.
+    """Early exits beside a smaller plain network."""
 
-    Attributes:
-        plain: The trial of the plain network.
-        networks: The policy, the whole network, the smaller plain network.
-        difference: Accuracy of the plain network minus that of the early exits at its compute.
-        p: Of no difference, over the test images (McNemar's test, exact).
-        ship: Which of the two.
-        why: In words, with the numbers.
-    """
-
-    plain: str
-    networks: tuple[NetworkLine, ...]
-    difference: Interval
-    p: float
-    ship: ShippingChoice
-    why: str
+    plain: str  # the trial of the plain network
+    networks: tuple[NetworkLine, ...]  # the policy, the whole network, the smaller plain network
+    difference: Interval  # accuracy of the plain network minus that of the early exits at its compute
+    p: float  # of no difference, over the test images (McNemar's test, exact)
+    ship: ShippingChoice  # which of the two
+    why: str  # in words, with the numbers
 
 
 def beside(early: Trained, rule: Policy, plain: Trained, name: str) -> Beside:

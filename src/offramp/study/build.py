@@ -48,73 +48,46 @@ TUNING_RATE = 3e-4  # of a backbone that comes with weights: 1e-3 forgets them
 
 @dataclass(frozen=True)
 class StrategyAdvice:
-    """Strategies that somebody advises.
+    """Strategies that somebody advises."""
 
-    Attributes:
-        strategies: Their names, the best first.
-        text: What speaks for them, a clause.
-        source: Whose advice it is, and where it stands.
-    """
-
-    strategies: tuple[str, ...]
-    text: str
-    source: str
+    strategies: tuple[str, ...]  # their names, the best first
+    text: str  # what speaks for them, a clause
+    source: str  # whose advice it is, and where it stands
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What the user of a build decides; the rest follows from it and the images.
+    """What the user of a build decides; the rest follows from it and the images."""
 
-    Attributes:
-        backbone: As in a study file.
-        data: As in a study file, `folder:PATH` for images of one's own.
-        exits: `auto`, or as `offramp.study.spec.file.exits` reads them.
-        weights: A file, `imagenet` or `random`; None takes public ones where they are on this machine.
-        keep_frozen: Train heads only.
-        goal: What matters most, for the words of `reasons`.
-        advice: On strategies for the goal.
-        strategy: In place of what is advised.
-        evidence: A strategy's name and options that runs of the same backbone put first for the goal,
-            and what they are; None leaves it to the advice.
-        size: Pixels of a side.
-        normalize: As of `DataSpec`.
-        seed: Of the trial.
-        settings: `key=value` of a study file; they win.
-        device: Its name, as `offramp.device.chosen` takes it.
-        calibration: How many images of calibration the target needs.
-        pretrained: The public weights, frozen, and images as they were trained on.
-        control: Also train a smaller plain network of the family.
-    """
-
-    backbone: str
-    data: str
-    exits: str = "auto"
+    backbone: str  # as in a study file
+    data: str  # as in a study file, `folder:PATH` for images of one's own
+    exits: str = "auto"  # `auto`, or as `offramp.study.spec.file.exits` reads them
+    # a file, `imagenet` or `random`; None takes public ones where they are on this machine
     weights: str | None = None
-    keep_frozen: bool = False
-    goal: str = "accuracy"
-    advice: Sequence[StrategyAdvice] = ()
-    strategy: str | None = None
+    keep_frozen: bool = False  # train heads only
+    goal: str = "accuracy"  # what matters most, for the words of `reasons`
+    advice: Sequence[StrategyAdvice] = ()  # on strategies for the goal
+    strategy: str | None = None  # in place of what is advised
+    # a strategy's name and options that runs of the same backbone put first for the goal, and what they
+    # are; None leaves it to the advice
     evidence: tuple[str, Mapping[str, Any], str] | None = None
-    size: int | None = None
-    normalize: str | Normalization | None = None
-    seed: int = 42
-    settings: tuple[str, ...] = ()
-    device: str | None = None
-    calibration: int = 0
-    pretrained: bool = False
-    control: bool = False
+    size: int | None = None  # pixels of a side
+    normalize: str | Normalization | None = None  # as of `DataSpec`
+    seed: int = 42  # of the trial
+    settings: tuple[str, ...] = ()  # `key=value` of a study file; they win
+    device: str | None = None  # its name, as `offramp.device.chosen` takes it
+    calibration: int = 0  # how many images of calibration the target needs
+    pretrained: bool = False  # the public weights, frozen, and images as they were trained on
+    control: bool = False  # also train a smaller plain network of the family
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """A plan of one trial, and what was chosen in it and why, a line each.
-
-    Attributes:
-        members: Smaller plain networks of the family, one of which is to be trained as well.
-    """
+    """A plan of one trial, and what was chosen in it and why, a line each."""
 
     plan: Plan
     reasons: tuple[str, ...]
+    # smaller plain networks of the family, one of which is to be trained as well
     members: tuple[FamilyMember, ...] = ()
 
     def control(self, policy: Policy, device: torch.device) -> Plan:

@@ -43,21 +43,14 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of a proposal.
+    """What came of a proposal."""
 
-    Attributes:
-        number: Of the proposal, from 1.
-        settings: Its settings.
-        value: Accuracy on validation, 0 to 1, mean over exits, strategies and seeds; None where it was
-            given up.
-        why: It was given up.
-        best: The highest value so far, in earlier runs of the search too; None without any.
-    """
-
-    number: int
-    settings: Mapping[str, Any]
+    number: int  # of the proposal, from 1
+    settings: Mapping[str, Any]  # its settings
+    # accuracy on validation, 0 to 1, mean over exits, strategies and seeds; None where it was given up
     value: float | None
-    why: str = ""
+    why: str = ""  # why it was given up
+    # the highest value so far, in earlier runs of the search too; None without any
     best: float | None = None
 
 
@@ -273,15 +266,10 @@ def score(plan: Plan, store: Store) -> float:
 
 @dataclass
 class ValidationAccuracy:
-    """The accuracy on validation of a plan while it trains, as far as events tell.
+    """The accuracy on validation of a plan while it trains, as far as events tell."""
 
-    Attributes:
-        plan: What trains.
-        step: Epochs so far, of all phases; equal for proposals that stand at the same point.
-    """
-
-    plan: Plan
-    step: int = 0
+    plan: Plan  # what trains
+    step: int = 0  # epochs so far, of all phases; equal for proposals that stand at the same point
     _by_exit: dict[tuple[str, int], float] = field(default_factory=dict)
     _exits: dict[str, tuple[int, ...]] = field(default_factory=dict)
 

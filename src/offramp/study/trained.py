@@ -44,33 +44,21 @@ from offramp.study.run.trials import blank_network, is_attached, part_macs
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A trial, as calibration needs it.
+    """A trial, as calibration needs it."""
 
-    Attributes:
-        id: Its name in the store.
-        hash: See `Manifest.hash`.
-        exits: Their numbers.
-        classes: Their names.
-        plain_macs: Of the backbone without early exits.
-        costs: What each exit takes.
-        validation: Logits and labels; so are the other two.
-        by_class: Images of each class, by split; empty of trials of an offramp that did not count them.
-        gates: What its exits learned of when to leave, where they did.
-        seen: How many calibration images are training images too, byte for byte.
-    """
-
-    id: str
-    hash: str
-    exits: tuple[int, ...]
-    classes: tuple[str, ...]
-    plain_macs: int
-    costs: Costs
-    validation: SplitLogits
+    id: str  # its name in the store
+    hash: str  # see `Manifest.hash`
+    exits: tuple[int, ...]  # their numbers
+    classes: tuple[str, ...]  # their names
+    plain_macs: int  # of the backbone without early exits
+    costs: Costs  # what each exit takes
+    validation: SplitLogits  # logits and labels; so are the other two
     calibration: SplitLogits
     test: SplitLogits
+    # images of each class, by split; empty of trials of an offramp that did not count them
     by_class: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    gates: GateNumbers | None = None
-    seen: int = 0
+    gates: GateNumbers | None = None  # what its exits learned of when to leave, where they did
+    seen: int = 0  # how many calibration images are training images too, byte for byte
 
     def search(self, search: Search) -> Search:
         """The search, for a score that networks learn with the gates that the trial learned, where it
@@ -384,19 +372,12 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
 
 @dataclass(frozen=True, eq=False)
 class Deployable:
-    """A policy for a target.
-
-    Attributes:
-        policy: It.
-        calibrated: What calibration chose, and from what.
-        unreliable: Why the policy is not to be trusted, a sentence each.
-        notes: What else is told first of it, a sentence each.
-    """
+    """A policy for a target."""
 
     policy: Policy
-    calibrated: Calibrated
-    unreliable: tuple[str, ...]
-    notes: tuple[str, ...]
+    calibrated: Calibrated  # what calibration chose, and from what
+    unreliable: tuple[str, ...]  # why the policy is not to be trusted, a sentence each
+    notes: tuple[str, ...]  # what else is told first of it, a sentence each
 
 
 def policy_for(

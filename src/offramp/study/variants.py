@@ -24,22 +24,14 @@ SUCH = "write log(1e-3,1), uniform(0,0.5), int(8,64) or a list such as [sgd,adam
 
 @dataclass(frozen=True)
 class Space:
-    """Where a setting is looked for.
+    """Where a setting is looked for."""
 
-    Attributes:
-        text: As it was written.
-        kind: `log` or `uniform`: a number that is even in its logarithm or in itself; `int`: a whole
-            one; `list`.
-        low: The least, included.
-        high: The most, included.
-        choices: In their place, of a list.
-    """
-
-    text: str
+    text: str  # as it was written
+    # `log` or `uniform`: a number that is even in its logarithm or in itself; `int`: a whole one; `list`
     kind: str
-    low: float = 0.0
-    high: float = 0.0
-    choices: tuple[str | int | float | bool | None, ...] = ()
+    low: float = 0.0  # the least, included
+    high: float = 0.0  # the most, included
+    choices: tuple[str | int | float | bool | None, ...] = ()  # in their place, of a list
 
     def proposed(self, trial: optuna.Trial, name: str) -> Any:
         """What Optuna wants tried."""
@@ -79,21 +71,14 @@ def space(text: str, flag: str) -> Space:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """What a search is for.
+    """What a search is for."""
 
-    Attributes:
-        over: Where each setting is looked for, by its key in a study file.
-        trials: How many proposals, those of earlier runs of the same search included.
-        label: Of the one strategy whose settings these are; None for all of the study's together.
-        prune: Give up on what is worse than the median.
-        seed: Of the proposals.
-    """
-
-    over: Mapping[str, Space]
-    trials: int
+    over: Mapping[str, Space]  # where each setting is looked for, by its key in a study file
+    trials: int  # how many proposals, those of earlier runs of the same search included
+    # of the one strategy whose settings these are; None for all of the study's together
     label: str | None = None
-    prune: bool = True
-    seed: int = 42
+    prune: bool = True  # give up on what is worse than the median
+    seed: int = 42  # of the proposals
 
 
 def check_keys(over: Mapping[str, Space], per_strategy: bool) -> None:

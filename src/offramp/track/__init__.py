@@ -25,19 +25,12 @@ def _mlflow(address: str) -> Tracker:
 
 @dataclass(frozen=True)
 class TrackerKind:
-    """A kind of tracker.
+    """A kind of tracker."""
 
-    Attributes:
-        make: from its address; raises ImportError without its library.
-        needs: the library.
-        address: what stands behind the colon.
-        example: of a whole address.
-    """
-
-    make: Callable[[str], Tracker]
-    needs: str
-    address: str
-    example: str
+    make: Callable[[str], Tracker]  # from its address; raises ImportError without its library
+    needs: str  # the library
+    address: str  # what stands behind the colon
+    example: str  # of a whole address
 
 
 _EXPERIMENT = "a server or database, and after # an experiment"

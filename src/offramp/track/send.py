@@ -20,17 +20,12 @@ CLOSED, FAILED = "closed", "failed"  # in the file of a SentLog, beside keys of 
 
 @dataclass(frozen=True)
 class TrialUpdate:
-    """What is new of a trial.
+    """What is new of a trial."""
 
-    Attributes:
-        phases: those with numbers.
-        results: the closing numbers, by name, such as `test/accuracy/exit 1`, once it is finished.
-        failed: why it cannot be had, where nobody is at work on it any more.
-    """
-
-    phases: tuple[tuple[LivePhase, Steps], ...] = ()
+    phases: tuple[tuple[LivePhase, Steps], ...] = ()  # those with numbers
+    # the closing numbers, by name, such as `test/accuracy/exit 1`, once it is finished
     results: Mapping[str, float] | None = None
-    failed: str | None = None
+    failed: str | None = None  # why it cannot be had, where nobody is at work on it any more
 
     @property
     def curves(self) -> Iterator[tuple[int, dict[str, float]]]:
@@ -79,17 +74,12 @@ class FileTracker(Protocol):
 
 @dataclass(frozen=True)
 class SentLog:
-    """A trial in a tracker that cannot be asked: a small file remembers what was sent of it.
-
-    Attributes:
-        path: the file.
-        epochs: the last epoch that was sent, by key of the phase; empty before anything was.
-        write: sends an update.
-    """
+    """A trial in a tracker that cannot be asked: a small file remembers what was sent of it."""
 
     path: Path
+    # the last epoch that was sent, by key of the phase; empty before anything was
     epochs: dict[str, int]
-    write: Callable[[TrialUpdate], None]
+    write: Callable[[TrialUpdate], None]  # sends an update
 
     @staticmethod
     def at(path: Path, write: Callable[[TrialUpdate], None]) -> SentLog:

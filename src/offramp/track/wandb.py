@@ -34,21 +34,14 @@ def trackio(address: str) -> Project:
 
 @dataclass(frozen=True)
 class Project:
-    """A project of either library.
+    """A project of either library."""
 
-    Attributes:
-        kind: the library's name.
-        name: the project's.
-        library: with `init`, which gives a run with `log` and `finish`.
-        more: arguments of `init`.
-        whole: see `Tracker`. What W&B keeps offline has a folder each time a run is opened, and of one
-            run's folders its server keeps the numbers of one.
-    """
-
-    kind: str
-    name: str
-    library: Any
-    more: Mapping[str, Any]
+    kind: str  # the library's name
+    name: str  # the project's
+    library: Any  # with `init`, which gives a run with `log` and `finish`
+    more: Mapping[str, Any]  # arguments of `init`
+    # see `Tracker`. What W&B keeps offline has a folder each time a run is opened, and of one run's
+    # folders its server keeps the numbers of one
     whole: bool = False
 
     def open(self, course: TrialProgress) -> SentLog:

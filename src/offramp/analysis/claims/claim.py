@@ -49,29 +49,19 @@ COUNTED = {
 
 @dataclass(frozen=True)
 class Regime:
-    """What the trials of one network on one data set were made of.
+    """What the trials of one network on one data set were made of."""
 
-    Attributes:
-        named: The classes.
-        train, test: Images that trained and that tested; None where nobody noted it.
-        size: Pixels of an image's side.
-        epochs: Of a phase.
-        weights: What training began with.
-        noun: What one of them is called; a text has no pixels and no channels.
-        images: a key of those that tested and their labels; an empty one agrees with none.
-        source: What the data are by name, where a study calls them something else.
-    """
-
-    named: tuple[str, ...]
+    named: tuple[str, ...]  # the classes
+    # train, test: images that trained and that tested; None where nobody noted it
     train: int | None
     test: int | None
-    size: int
+    size: int  # pixels of an image's side
     channels: int
-    epochs: int
-    weights: Start
-    noun: str = "image"
-    images: str = ""
-    source: str = ""
+    epochs: int  # of a phase
+    weights: Start  # what training began with
+    noun: str = "image"  # what one of them is called; a text has no pixels and no channels
+    images: str = ""  # a key of those that tested and their labels; an empty one agrees with none
+    source: str = ""  # what the data are by name, where a study calls them something else
 
     @property
     def classes(self) -> int:
@@ -80,19 +70,12 @@ class Regime:
 
 
 class DataSet(Section):
-    """Runs that a claim is about: those that have all that is given here.
+    """Runs that a claim is about: those that have all that is given here."""
 
-    Attributes:
-        name: a pattern of the data's name in a store.
-        models: Patterns of networks.
-        named: Names that are among those of the classes.  Of numbers: one, or the least and the
-            most.
-        title: For messages.
-    """
-
-    name: Word = "*"
-    title: str = ""
-    models: Names = ("*",)
+    name: Word = "*"  # a pattern of the data's name in a store
+    title: str = ""  # for messages
+    models: Names = ("*",)  # patterns of networks
+    # names that are among those of the classes.  Of numbers: one, or the least and the most
     named: Annotated[tuple[Word, ...], BeforeValidator(listed), Field(strict=False)] = ()
     classes: Span | None = None
     train: Span | None = None
@@ -187,28 +170,7 @@ ExitNumbers = Annotated[tuple[ExitNumber, ...], BeforeValidator(_exits), Field(s
 
 class Claim(Section):
     """A statement: `measure` of `strategies` is higher than that of what stands `against`, or lower, or
-    within a margin of it.
-
-    Exactly one of the SIDES is given.
-
-    Attributes:
-        against: Other strategies; `core`, `hybrids` and, of each hybrid, its `parents` are short
-            for several, without those on the left.
-        order: In place of strategies and against, a chain, each higher (lower) than the next.
-        against_exits, against_models, against_data: The same strategies at other exits, on other
-            models or data.
-        by: `each`, every one of the left against every one of the right, all of which must hold; or
-            `mean`, of the left and of the right.
-        margin: How much higher (lower) at least, in the measure's stored unit; a negative one is
-            how much may be lacking; of `within`, how far apart at most, on either side.
-        exits: `overall`, or a list of numbers and `final`, each of which must hold.
-        at: Of test accuracy at equal compute: MACs of an image on average, such as `17.1M`; a share of
-            the plain network's, such as `50%`; or a smaller plain network by its label, whose MACs they
-            are. Strategies are then also plain networks, cascades and `plain networks`, a coin.
-        models: Patterns such as `resnet*`
-        data: Data sets; every pair of a model and a data set in the store that is meant must hold.
-        contradicts: Ids of claims that say the reverse, of these data or of others.
-    """
+    within a margin of it. Exactly one of the SIDES is given."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=60)]
     section: Word
@@ -217,18 +179,32 @@ class Claim(Section):
     measure: Annotated[str, BeforeValidator(_known_measure)]
     is_: Annotated[Literal["higher", "lower", "within"], Field(alias="is")]
     strategies: Names | None = None
+    # other strategies; `core`, `hybrids` and, of each hybrid, its `parents` are short for several,
+    # without those on the left
     against: Names | None = None
+    # in place of strategies and against, a chain, each higher (lower) than the next
     order: Names | None = None
+    # against_exits, against_models, against_data: the same strategies at other exits, on other models or
+    # data
     against_exits: ExitNumbers | None = None
     against_models: Names | None = None
     against_data: DataSets | None = None
+    # `overall`, or a list of numbers and `final`, each of which must hold
     exits: Annotated[Literal["overall"] | ExitNumbers, BeforeValidator(_exits_or_overall)] = "overall"
+    # of test accuracy at equal compute: MACs of an image on average, such as `17.1M`; a share of the
+    # plain network's, such as `50%`; or a smaller plain network by its label, whose MACs they are.
+    # Strategies are then also plain networks, cascades and `plain networks`, a coin
     at: Word | None = None
+    # `each`, every one of the left against every one of the right, all of which must hold; or `mean`, of
+    # the left and of the right
     by: Literal["each", "mean"] = "each"
+    # how much higher (lower) at least, in the measure's stored unit; a negative one is how much may be
+    # lacking; of `within`, how far apart at most, on either side
     margin: float = 0.0
-    models: Names = ("*",)
+    models: Names = ("*",)  # patterns such as `resnet*`
+    # data sets; every pair of a model and a data set in the store that is meant must hold
     data: DataSets = (DataSet(),)
-    contradicts: Ids = ()
+    contradicts: Ids = ()  # ids of claims that say the reverse, of these data or of others
     note: str = ""
 
     @model_validator(mode="after")
@@ -259,15 +235,10 @@ class Claim(Section):
 
 
 class Claims(Section):
-    """A claims file.
+    """A claims file."""
 
-    Attributes:
-        data_sets: What a name in it stands for.
-        data: What claims are about that do not say it themselves.
-    """
-
-    data_sets: dict[Word, DataSet] = Field({})
-    data: DataSets = (DataSet(),)
+    data_sets: dict[Word, DataSet] = Field({})  # what a name in it stands for
+    data: DataSets = (DataSet(),)  # what claims are about that do not say it themselves
     claims: Annotated[tuple[Claim, ...], Field(strict=False, min_length=1, max_length=1000)]
 
     @model_validator(mode="after")

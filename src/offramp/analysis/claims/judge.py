@@ -31,52 +31,38 @@ VERDICTS: tuple[ClaimVerdict, ...] = get_args(ClaimVerdict)
 
 @dataclass(frozen=True)
 class TestedComparison:
-    """One comparison.
-
-    Attributes:
-        left, right: Means over seeds, in the stored unit.
-        difference: Left minus right.
-        d: How far the mean of the differences lies on the claimed side of the margin, over their
-            standard deviation; where test images count too, over the error of that mean times the
-            root of the seeds.
-        p_for, p_against: Of what is claimed and of its opposite, each alone.
-        detectable: The smallest difference beyond the margin that would have been found with
-            probability POWER, alone.
-    """
+    """One comparison."""
 
     part: Comparison
     seeds: int
+    # left, right: means over seeds, in the stored unit
     left: float
     right: float
-    difference: float
+    difference: float  # left minus right
+    # how far the mean of the differences lies on the claimed side of the margin, over their standard
+    # deviation; where test images count too, over the error of that mean times the root of the seeds
     d: float
+    # p_for, p_against: of what is claimed and of its opposite, each alone
     p_for: float
     p_against: float
+    # the smallest difference beyond the margin that would have been found with probability POWER, alone
     detectable: float
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """What the store says of a claim.
-
-    Attributes:
-        p: Two-sided and adjusted after Holm over the file; None where nothing was tested.
-        parts: The comparisons that were tested.
-        holding: Of all that have values, how many point as claimed, out of `compared`.
-        decisive: The part that the verdict rests on, the weakest one unless another contradicts.
-        identical: Parts with the same weights on both sides.
-        missing: What the store lacks.
-    """
+    """What the store says of a claim."""
 
     claim: Claim
     verdict: ClaimVerdict
-    p: float | None
+    p: float | None  # two-sided and adjusted after Holm over the file; None where nothing was tested
+    # the part that the verdict rests on, the weakest one unless another contradicts
     decisive: TestedComparison | None
-    parts: tuple[TestedComparison, ...]
-    holding: int
+    parts: tuple[TestedComparison, ...]  # the comparisons that were tested
+    holding: int  # of all that have values, how many point as claimed, out of `compared`
     compared: int
-    identical: tuple[Comparison, ...]
-    missing: tuple[str, ...]
+    identical: tuple[Comparison, ...]  # parts with the same weights on both sides
+    missing: tuple[str, ...]  # what the store lacks
 
 
 def judge(claims: Sequence[Claim], indices: Mapping[str, Index], alpha: float = ALPHA) -> list[Judgment]:

@@ -44,26 +44,17 @@ OnImages = Mapping[Location, Mapping[int, Floats]]
 
 @dataclass(frozen=True, eq=False)
 class Index:
-    """A measure's observations by place.
-
-    Attributes:
-        cells: Pairs of model and data.
-        final: Of each, the number of the final exit.
-        strategies: All that have trials, whether or not they have this measure.
-        regimes: Of cells, what is known of their trials.
-        images: The measure on each test image.
-        plain: Plain networks, which are compared at equal compute alone.
-    """
+    """A measure's observations by place."""
 
     measure: str
     series: Mapping[Location, Series]
-    cells: tuple[tuple[str, str], ...]
-    final: Mapping[tuple[str, str], int]
-    strategies: frozenset[str]
-    regimes: Mapping[tuple[str, str], Regime]
-    images: OnImages = field(default_factory=dict)
+    cells: tuple[tuple[str, str], ...]  # pairs of model and data
+    final: Mapping[tuple[str, str], int]  # of each, the number of the final exit
+    strategies: frozenset[str]  # all that have trials, whether or not they have this measure
+    regimes: Mapping[tuple[str, str], Regime]  # of cells, what is known of their trials
+    images: OnImages = field(default_factory=dict)  # the measure on each test image
     families: StrategyFamilies = NO_FAMILIES
-    plain: Collection[str] = ()
+    plain: Collection[str] = ()  # plain networks, which are compared at equal compute alone
 
 
 @dataclass(frozen=True)
@@ -209,19 +200,14 @@ def _paired(
 
 @dataclass(frozen=True)
 class PairedValues:
-    """Both sides of a comparison.
+    """Both sides of a comparison."""
 
-    Attributes:
-        left, right: Means by seed, [n], of the seeds that all places have.
-        missing: Why a part cannot be tested, empty if it can.
-        identical: Whether both sides come from the same weights.
-        images: The differences on each test image, [n, N], where all places answered the same ones.
-    """
-
+    # left, right: means by seed, [n], of the seeds that all places have
     left: Floats
     right: Floats
-    missing: str = ""
-    identical: bool = False
+    missing: str = ""  # why a part cannot be tested, empty if it can
+    identical: bool = False  # whether both sides come from the same weights
+    # the differences on each test image, [n, N], where all places answered the same ones
     images: Floats | None = None
 
 

@@ -70,29 +70,23 @@ NO_FIRST = (
 
 @dataclass(frozen=True)
 class Ranked:
-    """A strategy on a network, or several that are identical by construction.
-
-    Attributes:
-        mean, sd: Over seeds, of the advice's measure.
-        low, high: 95 % of the MACs that a target takes; high None where the target may be out of
-            reach. Of what nothing beats: the fewest MACs of an image, and the most.
-        p: Of the difference from the first, adjusted; None where it was not tested.
-        behind: Whether it is told apart from the first one; None if untested.
-        accuracy: On test, at the compute that the first one needs; of what nothing beats, at `low`.
-            None where nothing depends on compute.
-        training: MACs, where they are a part of the question.
-    """
+    """A strategy on a network, or several that are identical by construction."""
 
     name: str
+    # mean, sd: over seeds, of the advice's measure
     mean: float
     sd: float | None
     seeds: int
-    p: float | None
-    behind: bool | None
+    p: float | None  # of the difference from the first, adjusted; None where it was not tested
+    behind: bool | None  # whether it is told apart from the first one; None if untested
+    # on test, at the compute that the first one needs; of what nothing beats, at `low`. None where
+    # nothing depends on compute
     accuracy: float | None = None
+    # low, high: 95 % of the MACs that a target takes; high None where the target may be out of reach. Of
+    # what nothing beats: the fewest MACs of an image, and the most
     low: float | None = None
     high: float | None = None
-    training: float | None = None
+    training: float | None = None  # MACs, where they are a part of the question
 
 
 @dataclass(frozen=True)
@@ -107,38 +101,27 @@ class RuledOut:
 @dataclass(frozen=True)
 class Advice:
     """A ranking for one data set: the best of those that no other is shown to be better than, then the
-    others by their means. For the goal `pareto`, all that nothing is shown to beat.
-
-    Attributes:
-        measure: What is ranked by; values are in its stored unit.
-        untested: Why nothing was tested, or None.
-        notes: Whole sentences.
-        target: The test accuracy (0 to 1) that MACs are counted for; None where there is none.
-        at: The MACs at which candidates were tested.
-        detectable: The smallest difference from the first one that would have been found with
-            probability POWER, of those that were not.
-        withheld: Why there is no recommendation, a sentence; None where there is one.
-        even: Whether every pair was tested, and none was found to differ.
-        estimated: Whether `untested` is because values are estimates.
-        none_left: Whether every strategy is ruled out.
-        hanging: Who is behind the first one, or is not, by the target that was taken: for one NEAR it
-            the verdict is the other.
-    """
+    others by their means. For the goal `pareto`, all that nothing is shown to beat."""
 
     goal: Goal
     data: str
-    measure: Measure
+    measure: Measure  # what is ranked by; values are in its stored unit
     ranking: tuple[Ranked, ...]
     ruled_out: tuple[RuledOut, ...]
-    untested: str | None
-    notes: tuple[str, ...]
+    untested: str | None  # why nothing was tested, or None
+    notes: tuple[str, ...]  # whole sentences
+    # the test accuracy (0 to 1) that MACs are counted for; None where there is none
     target: float | None = None
-    at: float | None = None
+    at: float | None = None  # the MACs at which candidates were tested
+    # the smallest difference from the first one that would have been found with probability POWER, of
+    # those that were not
     detectable: float | None = None
-    withheld: str | None = None
-    even: bool = False
-    estimated: bool = False
-    none_left: bool = False
+    withheld: str | None = None  # why there is no recommendation, a sentence; None where there is one
+    even: bool = False  # whether every pair was tested, and none was found to differ
+    estimated: bool = False  # whether `untested` is because values are estimates
+    none_left: bool = False  # whether every strategy is ruled out
+    # who is behind the first one, or is not, by the target that was taken: for one NEAR it the verdict
+    # is the other
     hanging: tuple[str, ...] = ()
 
     @property

@@ -15,20 +15,14 @@ from offramp.analysis.tradeoff import AnyAnswers, levels
 
 @dataclass(frozen=True)
 class ComputeLevel:
-    """One amount of compute.
+    """One amount of compute."""
 
-    Attributes:
-        macs: Of an image, on average.
-        means: Test accuracy over seeds, by group (a name, or several that are identical by
-            construction), the highest first, but behind the best of those that no other beats.
-        pairs: p and intervals are adjusted over all pairs and all levels.
-        why: Nothing was tested, and why; or None.
-    """
-
-    macs: float
+    macs: float  # of an image, on average
+    # test accuracy over seeds, by group (a name, or several that are identical by construction), the
+    # highest first, but behind the best of those that no other beats
     means: Mapping[str, float]
-    pairs: Pairs
-    why: str | None = None
+    pairs: Pairs  # p and intervals are adjusted over all pairs and all levels
+    why: str | None = None  # nothing was tested, and why; or None
 
     def beats(self, a: str, b: str) -> bool:
         """Whether `a` is significantly more accurate than `b` here."""

@@ -34,20 +34,15 @@ class PlainFacts:
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What advice rests on.
-
-    Attributes:
-        answers: Of every trial on its test images; may be empty.
-        heads_only: Strategies that leave a given backbone as it is.
-        looks: After which seeds were added, by model and data.
-        controls: Candidates without early exits, by model, data and name: plain networks, a mixture of
-            them, and cascades of two.
-    """
+    """What advice rests on."""
 
     numbers: Numbers
-    answers: Mapping[TrialKey, AnyAnswers]
-    heads_only: frozenset[str] = frozenset()
+    answers: Mapping[TrialKey, AnyAnswers]  # of every trial on its test images; may be empty
+    heads_only: frozenset[str] = frozenset()  # strategies that leave a given backbone as it is
+    # after which seeds were added, by model and data
     looks: Mapping[tuple[str, str], InterimAnalyses] = field(default_factory=dict)
+    # candidates without early exits, by model, data and name: plain networks, a mixture of them, and
+    # cascades of two
     controls: Mapping[tuple[str, str, str], PlainFacts] = field(default_factory=dict)
     _by_measure: dict[str, pd.DataFrame] = field(default_factory=dict, repr=False)
 
@@ -89,18 +84,14 @@ class Preference:
 
 @dataclass(frozen=True)
 class ComputeNeeded:
-    """What a candidate needs for an accuracy.
+    """What a candidate needs for an accuracy."""
 
-    Attributes:
-        macs: Where its mean curve over seeds first has it; None where it never does.
-        low, high: 95 % over seeds, and over images where all seeds answered the same ones; high None: it
-            may never; both None of fewer than FEWEST seeds.
-        best: The highest accuracy of its curve, and the same interval.
-    """
-
-    macs: float | None
+    macs: float | None  # where its mean curve over seeds first has it; None where it never does
+    # low, high: 95 % over seeds, and over images where all seeds answered the same ones; high None: it
+    # may never; both None of fewer than FEWEST seeds
     low: float | None
     high: float | None
+    # the highest accuracy of its curve, and the same interval
     best: tuple[float, float | None, float | None]
 
 
@@ -232,28 +223,18 @@ DEARER = Exclusion("it needs more MACs than the first one", "dearer")
 
 @dataclass(frozen=True, eq=False)
 class GoalValues:
-    """The values that a goal ranks by.
-
-    Attributes:
-        measure: What they are.
-        frame: A row a candidate and seed (columns VALUES).
-        ruled_out: Who has no value, and why.
-        notes: Whole sentences.
-        images: The values image by image, by name and seed.
-        reach: What each needs for `target`, where the goal is that; candidates are then ranked by it and
-            tested by `frame`, their accuracy at the compute `at`.
-        target: A test accuracy, 0 to 1.
-        at: The MACs that the first candidate needs.
-    """
+    """The values that a goal ranks by."""
 
     measure: Measure
-    frame: pd.DataFrame
-    ruled_out: Mapping[Candidate, Exclusion]
-    notes: tuple[str, ...] = ()
-    images: ValuesOnImages | None = None
+    frame: pd.DataFrame  # a row a candidate and seed (columns VALUES)
+    ruled_out: Mapping[Candidate, Exclusion]  # who has no value, and why
+    notes: tuple[str, ...] = ()  # whole sentences
+    images: ValuesOnImages | None = None  # the values image by image, by name and seed
+    # what each needs for `target`, where the goal is that; candidates are then ranked by it and tested
+    # by `frame`, their accuracy at the compute `at`
     reach: Mapping[Candidate, ComputeNeeded] = field(default_factory=dict)
-    target: float | None = None
-    at: float | None = None
+    target: float | None = None  # a test accuracy, 0 to 1
+    at: float | None = None  # the MACs that the first candidate needs
 
 
 def pairs(frame: pd.DataFrame) -> list[Candidate]:

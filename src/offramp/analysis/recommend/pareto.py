@@ -23,14 +23,10 @@ CLOSE = 1.005  # costs that differ by half a percent count as equal
 
 @dataclass(frozen=True, eq=False)
 class Offer:
-    """What a candidate has.
+    """What a candidate has."""
 
-    Attributes:
-        seeds: Its answers.
-        training: MACs that its training takes, the mean over seeds; None where they were not counted.
-    """
-
-    seeds: Mapping[int, AnyAnswers]
+    seeds: Mapping[int, AnyAnswers]  # its answers
+    # MACs that its training takes, the mean over seeds; None where they were not counted
     training: float | None
 
     @property

@@ -14,19 +14,14 @@ from offramp.analysis.stats.sample import Floats, Untested, same
 
 @dataclass(frozen=True)
 class Anova:
-    """F with its degrees of freedom and p.
-
-    Attributes:
-        eta2: Share of the variance between groups, 0 to 1.
-        omega2: The same without its bias for small samples; it may fall a little below zero.
-    """
+    """F with its degrees of freedom and p."""
 
     f: float
     df1: float
     df2: float
     p: float
-    eta2: float
-    omega2: float
+    eta2: float  # share of the variance between groups, 0 to 1
+    omega2: float  # the same without its bias for small samples; it may fall a little below zero
 
 
 @dataclass(frozen=True)
@@ -122,12 +117,7 @@ def levene(groups: Sequence[Floats]) -> Check | Untested:
 @dataclass(frozen=True)
 class Repeated:
     """F over blocks. df1 and df2 are corrected: epsilon times those of a plain block analysis, whose p
-    is p_uncorrected.
-
-    Attributes:
-        eta2_partial: Variance between groups as a share of it and the residual one.
-        eta2_generalized: As a share of all, blocks included (comparable with the one-way eta2).
-    """
+    is p_uncorrected."""
 
     f: float
     df1: float
@@ -135,8 +125,8 @@ class Repeated:
     p: float
     epsilon: float
     p_uncorrected: float
-    eta2_partial: float
-    eta2_generalized: float
+    eta2_partial: float  # variance between groups as a share of it and the residual one
+    eta2_generalized: float  # as a share of all, blocks included (comparable with the one-way eta2)
     blocks: int
 
 

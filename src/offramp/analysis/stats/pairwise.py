@@ -26,13 +26,7 @@ MOST_BACKING = 2.0  # degrees of freedom that other pairs lend to one, in its ow
 
 @dataclass(frozen=True)
 class Pair:
-    """Mean of a minus mean of b, its simultaneous interval, and p adjusted for the number of pairs.
-
-    Attributes:
-        floored: p is below FLOOR, which stands in its place.
-        detectable: The smallest true difference that data like these show with probability POWER
-            (None of independent groups).
-    """
+    """Mean of a minus mean of b, its simultaneous interval, and p adjusted for the number of pairs."""
 
     a: str
     b: str
@@ -40,7 +34,9 @@ class Pair:
     low: float
     high: float
     p: float
-    floored: bool = False
+    floored: bool = False  # p is below FLOOR, which stands in its place
+    # the smallest true difference that data like these show with probability POWER (None of independent
+    # groups)
     detectable: float | None = None
 
 
@@ -150,19 +146,14 @@ def paired_differences(groups: Sequence[Group], alpha: float) -> Pairs:
 @dataclass(frozen=True)
 class Estimate:
     """A mean over S blocks, and how it varies: between blocks (variance of one block's mean), and by
-    the images that all share (variance of the mean, however many blocks there are).
-
-    Attributes:
-        images: How many those are, 0 where they are no part of it.
-        backing: By how many degrees of freedom `between` rests on other pairs, in its own: see
-            `moderated`.
-    """
+    the images that all share (variance of the mean, however many blocks there are)."""
 
     mean: float
     blocks: int
     between: float
     shared: float = 0.0
-    images: int = 0
+    images: int = 0  # how many those are, 0 where they are no part of it
+    # by how many degrees of freedom `between` rests on other pairs, in its own: see `moderated`
     backing: float = 0.0
 
     @property

@@ -22,15 +22,10 @@ TINY = 1e-140  # squares of what is smaller vanish
 
 @dataclass(frozen=True)
 class Untested:
-    """A test that was not made.
+    """A test that was not made."""
 
-    Attributes:
-        why: One clause, fit to be printed after a colon.
-        estimated: Whether that is because values are estimates and no measurements.
-    """
-
-    why: str
-    estimated: bool = False
+    why: str  # one clause, fit to be printed after a colon
+    estimated: bool = False  # whether that is because values are estimates and no measurements
 
 
 def same(values: Floats, scale: float | None = None) -> bool:
@@ -72,19 +67,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Group:
-    """Values of one group; of several names where these are identical by construction.
-
-    Attributes:
-        blocks: The block of each value, in ascending order; empty without blocks.
-        estimated: How many values are estimates and no measurements.
-        images: Of each value what it is the mean of, on each test image, [N]; empty where that is not
-            known. All groups of a sample have them, or none.
-    """
+    """Values of one group; of several names where these are identical by construction."""
 
     names: tuple[str, ...]
     values: tuple[float, ...]
-    blocks: tuple[str, ...] = ()
-    estimated: int = 0
+    blocks: tuple[str, ...] = ()  # the block of each value, in ascending order; empty without blocks
+    estimated: int = 0  # how many values are estimates and no measurements
+    # of each value what it is the mean of, on each test image, [N]; empty where that is not known. All
+    # groups of a sample have them, or none
     images: tuple[Floats, ...] = field(default=(), compare=False, repr=False)
 
     @property

@@ -46,14 +46,11 @@ class InterimAnalyses:
     """Looks get rarer as seeds do less: one after each seed at first, then after a third more. That
     finds more than a look after every seed, as fewer looks share alpha.
 
-    Attributes:
-        order: Blocks (seeds) as they are added; the first look is at `first` of them, the last at
-            all.
-
     >>> InterimAnalyses(tuple(map(str, range(42, 62))), 3).counts
     (3, 4, 5, 6, 8, 10, 13, 17, 20)
     """
 
+    # blocks (seeds) as they are added; the first look is at `first` of them, the last at all
     order: tuple[str, ...]
     first: int
 
@@ -82,16 +79,12 @@ class InterimAnalyses:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the looks at a pair come to.
-
-    Attributes:
-        estimate: At the last one, None before the first.
-        different, alike: p over all looks, adjusted for the pairs.
-    """
+    """What the looks at a pair come to."""
 
     a: str
     b: str
-    estimate: Estimate | None
+    estimate: Estimate | None  # at the last one, None before the first
+    # different, alike: p over all looks, adjusted for the pairs
     different: float
     alike: float
     verdict: Verdict

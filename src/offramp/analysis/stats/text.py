@@ -21,17 +21,14 @@ UNTESTED = "not every pair was tested"
 
 @dataclass(frozen=True)
 class GroupOrder:
-    """Groups from the highest mean to the lowest.
-
-    Attributes:
-        signs: What stands between each and the next, '>>', '>' or '≈'; None where the pairwise
-            results are no order, which `why` explains.
-        letters: Of each group, the compact letter display; none where a pair was not tested, as two
-            that share a letter would seem to have been compared.
-    """
+    """Groups from the highest mean to the lowest."""
 
     groups: tuple[str, ...]
+    # what stands between each and the next, '>>', '>' or '≈'; None where the pairwise results are no
+    # order, which `why` explains
     signs: tuple[str, ...] | None
+    # of each group, the compact letter display; none where a pair was not tested, as two that share a
+    # letter would seem to have been compared
     letters: tuple[str, ...]
     why: str | None
 

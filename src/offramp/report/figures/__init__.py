@@ -57,15 +57,10 @@ FIGURES: Mapping[str, Family] = MappingProxyType(
 
 @dataclass(frozen=True)
 class DrawnFigures:
-    """Figures that were drawn.
+    """Figures that were drawn."""
 
-    Attributes:
-        figures: In the order of FIGURES.
-        missing: A sentence on each family that drew nothing.
-    """
-
-    figures: tuple[Figure, ...]
-    missing: tuple[str, ...]
+    figures: tuple[Figure, ...]  # in the order of FIGURES
+    missing: tuple[str, ...]  # a sentence on each family that drew nothing
 
 
 def draw(

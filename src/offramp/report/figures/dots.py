@@ -36,20 +36,13 @@ STEP = 15  # pixels a strategy
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """A panel of one number a strategy.
-
-    Attributes:
-        frame: Columns strategy, seed, value.
-        axis: What the values are, with their unit.
-        zero: Whether the axis must begin at zero.
-        varies: Whether the differences between seeds mean anything.
-    """
+    """A panel of one number a strategy."""
 
     title: str
-    axis: str
-    frame: pd.DataFrame
-    zero: bool = False
-    varies: bool = True
+    axis: str  # what the values are, with their unit
+    frame: pd.DataFrame  # columns strategy, seed, value
+    zero: bool = False  # whether the axis must begin at zero
+    varies: bool = True  # whether the differences between seeds mean anything
 
 
 def dots(panels: Sequence[Panel], labels: Sequence[str], columns: int = 2) -> Json:

@@ -25,17 +25,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Layout:
-    """A table in words.
+    """A table in words."""
 
-    Attributes:
-        titles: Of the columns, units included.
-        numeric: Which columns align right.
-        rows: [rows, columns].
-    """
-
-    titles: tuple[str, ...]
-    numeric: tuple[bool, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    titles: tuple[str, ...]  # of the columns, units included
+    numeric: tuple[bool, ...]  # which columns align right
+    rows: tuple[tuple[Cell, ...], ...]  # [rows, columns]
 
     @property
     def marked(self) -> bool:

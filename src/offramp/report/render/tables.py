@@ -50,17 +50,11 @@ BEGUN = re.compile(r"\A[\[*]")  # after a line break LaTeX would read it as an a
 
 @dataclass(frozen=True)
 class Typesetting:
-    """How a table is set.
+    """How a table is set."""
 
-    Attributes:
-        kinds: Of its columns, as `tabular` wants them.
-        widths: Characters in a line of each column.
-        wide: Whether it takes both columns of a page that has two.
-    """
-
-    kinds: str
-    widths: tuple[float, ...]
-    wide: bool
+    kinds: str  # of its columns, as `tabular` wants them
+    widths: tuple[float, ...]  # characters in a line of each column
+    wide: bool  # whether it takes both columns of a page that has two
 
 
 def latex(table: Table) -> str:

@@ -84,22 +84,15 @@ def unrecorded(evidence: Evidence, measures: Sequence[Measure]) -> tuple[str, ..
 
 @dataclass(frozen=True)
 class Marks:
-    """Names of groups.
+    """Names of groups."""
 
-    Attributes:
-        best: With the best mean of those that no other is shown to be better than, and what is
-            identical to them by construction.
-        alike: Tested against the best, and not found to differ.
-        untested: Not tested against the best; they stay unmarked.
-        mean: Of the best.
-        least: The smallest difference from the best that those alike would have shown with
-            probability POWER.
-    """
-
+    # with the best mean of those that no other is shown to be better than, and what is identical to them
+    # by construction
     best: frozenset[str] = frozenset()
-    alike: frozenset[str] = frozenset()
-    untested: frozenset[str] = frozenset()
-    mean: float = float("nan")
+    alike: frozenset[str] = frozenset()  # tested against the best, and not found to differ
+    untested: frozenset[str] = frozenset()  # not tested against the best; they stay unmarked
+    mean: float = float("nan")  # of the best
+    # the smallest difference from the best that those alike would have shown with probability POWER
     least: float | None = None
 
 

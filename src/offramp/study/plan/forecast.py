@@ -52,74 +52,49 @@ def times_faster(
 
 @dataclass(frozen=True)
 class PlannedNode:
-    """A node of a plan.
-
-    Attributes:
-        trains: Its parts.
-        macs: Multiply-accumulates, as the plan runs it.
-        macs_written: Those of every layer.
-        in_store: Whether it is finished.
-    """
+    """A node of a plan."""
 
     key: str
     phase: str
-    trains: tuple[str, ...]
+    trains: tuple[str, ...]  # its parts
     loss: str
     strategies: tuple[str, ...]
     seed: int
     epochs: int
-    macs: int
-    macs_written: int
+    macs: int  # multiply-accumulates, as the plan runs it
+    macs_written: int  # those of every layer
     needs: tuple[str, ...]
-    in_store: bool
+    in_store: bool  # whether it is finished
 
 
 @dataclass(frozen=True)
 class PlannedExit:
-    """An early exit.
+    """An early exit."""
 
-    Attributes:
-        name: Its place.
-        share: Of the MACs, before it, 0 to 1.
-        why: It is there.
-    """
-
-    name: str
-    share: float
-    why: str
+    name: str  # its place
+    share: float  # of the MACs, before it, 0 to 1
+    why: str  # why it is there
 
 
 @dataclass(frozen=True)
 class Totals:
-    """What a plan takes, or several.
-
-    Attributes:
-        macs_written: Of every phase run alone, as the paper does.
-        macs_shared: The same, each node once.
-        macs: As the plan runs them.
-        macs_to_run: Of what the store lacks.
-        seconds: That takes here, from a short measurement.
-        cache_bytes: Of caches at a time, at most, in memory and on disk.
-        cache_live_bytes: Of frozen values that stay live, in the group with most.
-        memory_bytes: Of a process, everything counted, by estimate.
-        disk_bytes: Weights of the nodes and logits of the trials.
-    """
+    """What a plan takes, or several."""
 
     trials: int
     phases: int
     nodes: int
     nodes_in_store: int
-    macs_written: int
-    macs_shared: int
-    macs: int
-    macs_to_run: int
-    seconds: float
-    cache_bytes: int
+    macs_written: int  # of every phase run alone, as the paper does
+    macs_shared: int  # the same, each node once
+    macs: int  # as the plan runs them
+    macs_to_run: int  # of what the store lacks
+    seconds: float  # that takes here, from a short measurement
+    cache_bytes: int  # of caches at a time, at most, in memory and on disk
     cache_memory_bytes: int
     cache_disk_bytes: int
-    cache_live_bytes: int
-    memory_bytes: int
-    disk_bytes: int
+    cache_live_bytes: int  # of frozen values that stay live, in the group with most
+    memory_bytes: int  # of a process, everything counted, by estimate
+    disk_bytes: int  # weights of the nodes and logits of the trials
 
     @property
     def share_of_written(self) -> float:
@@ -133,26 +108,15 @@ class Totals:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a plan would take.
+    """What a plan would take."""
 
-    Attributes:
-        images: By split.
-        places: The early exits.
-        provisional: See `Plan`; of a provisional plan nothing is looked up in the store.
-        remarks: See `Plan`.
-        nodes: What there is to train.
-        arithmetic: Of it, in words: precision, threads, and kernels that round differently each time.
-        macs_per_second: Of this machine.
-        totals: The sums.
-    """
-
-    images: dict[str, int]
-    places: tuple[PlannedExit, ...]
-    provisional: tuple[str, ...]
-    remarks: tuple[str, ...]
-    nodes: tuple[PlannedNode, ...]
-    arithmetic: str
-    macs_per_second: float
+    images: dict[str, int]  # by split
+    places: tuple[PlannedExit, ...]  # the early exits
+    provisional: tuple[str, ...]  # see `Plan`; of a provisional plan nothing is looked up in the store
+    remarks: tuple[str, ...]  # see `Plan`
+    nodes: tuple[PlannedNode, ...]  # what there is to train
+    arithmetic: str  # of it, in words: precision, threads, and kernels that round differently each time
+    macs_per_second: float  # of this machine
     totals: Totals
 
     def as_json(self) -> dict[str, Any]:
@@ -287,34 +251,22 @@ def together(plans: Iterable[tuple[str, Plan]], store: Store, device: torch.devi
 
 @dataclass(frozen=True)
 class Machines:
-    """What is left, on so many machines.
-
-    Attributes:
-        faster: So many times as one.
-        price: Of all of them, for the time it takes; None where a machine's is not known.
-    """
+    """What is left, on so many machines."""
 
     machines: int
     seconds: float
-    faster: float
-    price: float | None
+    faster: float  # so many times as one
+    price: float | None  # of all of them, for the time it takes; None where a machine's is not known
 
 
 @dataclass(frozen=True)
 class OnMachines:
-    """What is left, on more and more machines, as long as more gain anything.
+    """What is left, on more and more machines, as long as more gain anything."""
 
-    Attributes:
-        shortest: Seconds of the longest chain of phases, which no number of machines undercuts.
-        chain: The phases of the plan whose chain is longest.
-        at_once: Groups of phases on a machine, at most.
-        by_machines: One entry a number of machines.
-    """
-
-    shortest: float
-    chain: tuple[str, ...]
-    at_once: int
-    by_machines: tuple[Machines, ...]
+    shortest: float  # seconds of the longest chain of phases, which no number of machines undercuts
+    chain: tuple[str, ...]  # the phases of the plan whose chain is longest
+    at_once: int  # groups of phases on a machine, at most
+    by_machines: tuple[Machines, ...]  # one entry a number of machines
 
     def as_json(self) -> dict[str, Any]:
         """In the types of JSON."""

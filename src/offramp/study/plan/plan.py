@@ -41,17 +41,14 @@ SEEN = 2000  # training images that a network's first weights may follow from
 
 @dataclass(frozen=True)
 class Trial:
-    """One strategy with one seed.
-
-    Attributes:
-        marginal: Keys of the nodes that no trial before it in the study needs: what it adds to the cost.
-    """
+    """One strategy with one seed."""
 
     id: str
     label: str
     strategy: StrategySpec
     seed: int
     resolved: Resolved
+    # keys of the nodes that no trial before it in the study needs: what it adds to the cost
     marginal: tuple[str, ...]
 
     @property
@@ -61,25 +58,17 @@ class Trial:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a run needs.
+    """All that a run needs."""
 
-    Attributes:
-        study: As it is carried out.
-        nodes: By key, each after what it needs.
-        work: What each node costs, by key.
-        remarks: In what `study` differs from the one that was read, and what to mend.
-        provisional: What is not here, where the plan is for looking only: its keys are not those of a
-            run.
-    """
-
-    study: Study
+    study: Study  # as it is carried out
     data: Data
     net: ExitNetwork
     numerics: Numerics
     trials: tuple[Trial, ...]
-    nodes: Mapping[str, Node]
-    work: Mapping[str, Work]
-    remarks: tuple[str, ...] = ()
+    nodes: Mapping[str, Node]  # by key, each after what it needs
+    work: Mapping[str, Work]  # what each node costs, by key
+    remarks: tuple[str, ...] = ()  # in what `study` differs from the one that was read, and what to mend
+    # what is not here, where the plan is for looking only: its keys are not those of a run
     provisional: tuple[str, ...] = ()
 
     @property

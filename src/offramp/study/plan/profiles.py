@@ -55,19 +55,13 @@ class Gain(Section):
 
 
 class ProfileFile(Section):
-    """What stands in a file.
-
-    Attributes:
-        numerics: The profile.
-        machine: Where `offramp doctor --tune` measured; this and the next are for people to read.
-        made: When.
-        measured: What came of it.
-    """
+    """What stands in a file."""
 
     numerics: Annotated[Numerics, PlainValidator(_numerics), PlainSerializer(_choices)]
+    # where `offramp doctor --tune` measured; this and the next are for people to read
     machine: str | None = None
-    made: str | None = None
-    measured: Annotated[tuple[Gain, ...], Field(strict=False)] = ()
+    made: str | None = None  # when
+    measured: Annotated[tuple[Gain, ...], Field(strict=False)] = ()  # what came of it
 
 
 def folder() -> Path:

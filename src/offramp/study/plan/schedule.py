@@ -20,15 +20,10 @@ from offramp.study.plan.plan import Plan, can_fuse, grouped
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is left of a plan.
+    """What is left of a plan."""
 
-    Attributes:
-        plan: All of it.
-        done: Keys of the nodes that are finished.
-    """
-
-    plan: Plan
-    done: frozenset[str] = frozenset()
+    plan: Plan  # all of it
+    done: frozenset[str] = frozenset()  # keys of the nodes that are finished
 
     @cached_property
     def left(self) -> Mapping[str, Node]:
@@ -113,19 +108,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Spans:
-    """What a schedule comes to, in MACs.
+    """What a schedule comes to, in MACs."""
 
-    Attributes:
-        critical: Of the longest chain.
-        chain: The phases of it.
-        by_machines: The time from the first phase to the last, on so many machines.
-        slots: Groups of phases that a machine has room for at once.
-    """
-
-    critical: int
-    chain: tuple[str, ...]
-    by_machines: Mapping[int, int]
-    slots: int = 1
+    critical: int  # of the longest chain
+    chain: tuple[str, ...]  # the phases of it
+    by_machines: Mapping[int, int]  # the time from the first phase to the last, on so many machines
+    slots: int = 1  # groups of phases that a machine has room for at once
 
 
 def spans(schedule: Schedule, most: int, slots: int = 1) -> Spans:

@@ -44,40 +44,25 @@ STEP_SECONDS, FAST = 0.002, 50e9  # of a step, however small; MACs a second
 
 @dataclass(frozen=True)
 class Need:
-    """What a worker takes, in bytes.
+    """What a worker takes, in bytes."""
 
-    Attributes:
-        trial: All but caches.
-        cache: All frozen values that the largest phase reads.
-        least: What training takes for certain, beside libraries and images.
-        images: What each process reads for itself, as they lie in memory.
-    """
-
-    trial: int
-    cache: int
-    least: int = 0
-    images: int = 0
+    trial: int  # all but caches
+    cache: int  # all frozen values that the largest phase reads
+    least: int = 0  # what training takes for certain, beside libraries and images
+    images: int = 0  # what each process reads for itself, as they lie in memory
 
 
 @dataclass(frozen=True)
 class Workers:
-    """A number of processes and where it comes from.
-
-    Attributes:
-        count: The number.
-        reason: In words.
-        cores: How many there are cores for; None, as of the others, where that was not looked at.
-        memory: How many there is memory for, no more than the others have use for.
-        plan: How many phases can train side by side.
-        work: How many there is work for.
-    """
+    """A number of processes and where it comes from."""
 
     count: int
-    reason: str
+    reason: str  # in words
+    # how many there are cores for; None, as of the others, where that was not looked at
     cores: int | None = None
-    memory: int | None = None
-    plan: int | None = None
-    work: int | None = None
+    memory: int | None = None  # how many there is memory for, no more than the others have use for
+    plan: int | None = None  # how many phases can train side by side
+    work: int | None = None  # how many there is work for
 
 
 def chosen(plan: Plan, count: int, cores: Callable[[], int] = usable_cores) -> Workers:

@@ -32,20 +32,14 @@ class Member:
 
 @dataclass(frozen=True, eq=False)
 class StudyFile:
-    """A study file as it was read: what becomes of the file later changes nothing.
-
-    Attributes:
-        path: Of the file.
-        document: What it says.
-        settings: Over it, each `key.key=value` with a value in YAML; a position in a list is a number
-            from 0: `strategies.0.as=mine`.
-        data_root: The folder of its data, which `settings` win over.
-    """
+    """A study file as it was read: what becomes of the file later changes nothing."""
 
     path: Path
-    document: Document
+    document: Document  # what it says
+    # over it, each `key.key=value` with a value in YAML; a position in a list is a number from 0:
+    # `strategies.0.as=mine`
     settings: tuple[str, ...] = ()
-    data_root: Path | None = None
+    data_root: Path | None = None  # the folder of its data, which `settings` win over
 
     def study(self, more: Sequence[str] = ()) -> Study:
         """more: settings on top. Raises OfframpError for everything that is wrong in it."""

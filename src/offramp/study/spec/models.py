@@ -46,18 +46,13 @@ NamedValues = tuple[tuple[str, Any], ...]
 
 @dataclasses.dataclass(frozen=True)
 class RecipeSpec(Recipe):
-    """A recipe, and four settings that belong to the whole study.
+    """A recipe, and four settings that belong to the whole study."""
 
-    Attributes:
-        joint_weights: Of the exits in joint training, by scheme or one number an exit.
-        temperature: Of distillation.
-        alpha: Of distillation.
-        budget: Whether `epochs` is each phase's or split over a strategy's phases.
-    """
-
+    # of the exits in joint training, by scheme or one number an exit
     joint_weights: Annotated[JointWeights, PlainValidator(fields.joint_weights)] = "linear"
-    temperature: Temperature = 3.0
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.1
+    temperature: Temperature = 3.0  # of distillation
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.1  # of distillation
+    # whether `epochs` is each phase's or split over a strategy's phases
     budget: Literal["phase", "total"] = "phase"
 
     @property
@@ -86,19 +81,14 @@ def _without_epochs(settings: Mapping[str, Mapping[str, Any]]) -> dict[str, dict
 
 
 class StrategySpec(Section):
-    """One strategy.
-
-    Attributes:
-        own: The function itself, where Python has one instead of a name.
-        label: What tables call it; its name unless `as` says otherwise.
-        options: Its own, such as `students`.
-        phases: Recipe fields (those that were set count) by pattern of phase names.
-    """
+    """One strategy."""
 
     name: Text
+    # the function itself, where Python has one instead of a name
     own: Annotated[Strategy | None, Field(exclude=True)] = None
-    label: Text = Field(alias="as")
-    options: Options
+    label: Text = Field(alias="as")  # what tables call it; its name unless `as` says otherwise
+    options: Options  # its own, such as `students`
+    # recipe fields (those that were set count) by pattern of phase names
     phases: dict[str, Annotated[Options, PlainValidator(_overrides)]] = Field({})
 
     @model_validator(mode="before")
@@ -124,17 +114,12 @@ class StrategySpec(Section):
 
 
 class BackboneSpec(Section):
-    """The backbone.
+    """The backbone."""
 
-    Attributes:
-        name: Of the registry, `timm/NAME` or `file.py:function`.
-        weights: What it starts from: a file, or `imagenet`; None draws them from the seed.
-        options: Such as `stem`.
-    """
-
-    name: Text
+    name: Text  # of the registry, `timm/NAME` or `file.py:function`
+    # what it starts from: a file, or `imagenet`; None draws them from the seed
     weights: Text | None = None
-    options: Options
+    options: Options  # such as `stem`
 
     @model_validator(mode="before")
     @classmethod
@@ -161,16 +146,12 @@ MATCHED: Literal["matched"] = "matched"  # epochs of a control, which follow fro
 
 
 class ExitsSpec(Section):
-    """The early exits.
+    """The early exits."""
 
-    Attributes:
-        taps: Names of places, shares of the MACs (`25%`), or how many early exits; None is the
-            backbone's own choice. Where nothing can be traced: lists of submodules, for each segment and
-            the classifier.
-        head: Fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads.
-    """
-
+    # names of places, shares of the MACs (`25%`), or how many early exits; None is the backbone's own
+    # choice. Where nothing can be traced: lists of submodules, for each segment and the classifier
     taps: Annotated[Taps, PlainValidator(fields.taps), AsPlain] = None
+    # fields of `offramp.nets.heads.HeadSpec` that differ from the backbone's own heads
     head: Annotated[Options, PlainValidator(_head)] = Field({})
 
 
@@ -185,33 +166,26 @@ def read_data(value: Any) -> DataSpec:
 
 
 class ExecutionSpec(Section):
-    """How the work is arranged; no result depends on it, but on `devices`.
+    """How the work is arranged; no result depends on it, but on `devices`."""
 
-    Attributes:
-        mode: `plain` runs each phase alone, live and unshared, so there the three switches are off.
-        cache: Whether frozen values are cached.
-        fuse: Whether phases share passes over the data.
-        share: Whether strategies share phases.
-        cache_memory: Bytes of the caches of all workers together; `auto` leaves room for training and
-            for others (`offramp.study.plan.caching`).
-        cache_disk: The same on disk.
-        loader: Images in memory, or read from files when they are needed; `auto` goes by their size and
-            augmentation.
-        loader_workers: Processes that read them; None goes by the number of cores.
-        gpus_per_trial: On a cluster, the share of a GPU that each group of phases gets.
-        devices: That train each phase together, which is part of its key; None is one, or as many as
-            torchrun has started processes.
-    """
-
+    # `plain` runs each phase alone, live and unshared, so there the three switches are off
     mode: Literal["derived", "plain"] = "derived"
-    cache: Switch = True
-    fuse: Switch = True
-    share: Switch = True
+    cache: Switch = True  # whether frozen values are cached
+    fuse: Switch = True  # whether phases share passes over the data
+    share: Switch = True  # whether strategies share phases
+    # bytes of the caches of all workers together; `auto` leaves room for training and for others
+    # (`offramp.study.plan.caching`)
     cache_memory: Limit = "auto"
-    cache_disk: Limit = "auto"
+    cache_disk: Limit = "auto"  # the same on disk
+    # images in memory, or read from files when they are needed; `auto` goes by their size and
+    # augmentation
     loader: Loader = "auto"
+    # processes that read them; None goes by the number of cores
     loader_workers: Annotated[int, Field(ge=0)] | None = None
+    # on a cluster, the share of a GPU that each group of phases gets
     gpus_per_trial: Annotated[float, Field(gt=0, le=1)] = 1.0
+    # that train each phase together, which is part of its key; None is one, or as many as torchrun has
+    # started processes
     devices: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="before")
@@ -232,40 +206,27 @@ ALL = "all"  # of settings that all strategies have in common
 
 
 class SearchSpec(Section):
-    """How settings of the study were found: `offramp search` writes it, reports tell it.
+    """How settings of the study were found: `offramp search` writes it, reports tell it."""
 
-    Attributes:
-        over: Where each was looked for.
-        trials: How many were tried, of each strategy where `per` says that each has its own.
-        found: Settings by strategy, or of `all`.
-        validation: Their accuracy, 0 to 1, likewise.
-    """
-
-    over: dict[str, Text]
+    over: dict[str, Text]  # where each was looked for
+    # how many were tried, of each strategy where `per` says that each has its own
     trials: Annotated[int, Field(ge=1)]
     per: Literal["strategy"] | None = None
-    found: dict[str, dict[str, Any]]
-    validation: dict[str, float]
+    found: dict[str, dict[str, Any]]  # settings by strategy, or of `all`
+    validation: dict[str, float]  # their accuracy, 0 to 1, likewise
 
 
 class ControlSpec(Section):
     """A plain network to compare with: the study's backbone with other options, another backbone, the
-    network cut off at an exit, with its head, or on smaller images.
+    network cut off at an exit, with its head, or on smaller images."""
 
-    Attributes:
-        backbone: In place of the study's.
-        cut: The exit at which it ends, by its number from 1 or by its tap.
-        size: Pixels a side of the same images, in place of the study's.
-        epochs: Of its training; `matched`: as many as cost what a strategy with early exits costs, the
-            middle one.
-        options: Of the study's backbone, such as `width`.
-    """
-
-    backbone: BackboneSpec | None = None
+    backbone: BackboneSpec | None = None  # in place of the study's
+    # the exit at which it ends, by its number from 1 or by its tap
     cut: Annotated[int, Field(ge=1)] | Text | None = None
-    size: Pixels | None = None
+    size: Pixels | None = None  # pixels a side of the same images, in place of the study's
+    # of its training; `matched`: as many as cost what a strategy with early exits costs, the middle one
     epochs: Annotated[int, Field(ge=1)] | Literal["matched"] = MATCHED
-    options: Options
+    options: Options  # of the study's backbone, such as `width`
 
     @model_validator(mode="before")
     @classmethod
@@ -298,26 +259,22 @@ class ControlSpec(Section):
 
 
 class Study(Section):
-    """A study file, read. `model_dump(mode="json")` is a full record of it.
-
-    Attributes:
-        scale: `small` cuts data, epochs, image size and seeds down to a rehearsal (`spec.file.small`).
-        test_time_flip: Tell test accuracy once more, of logits averaged over each image and its mirror
-            image (`accuracy_flipped`), as published numbers often are; nothing is calibrated or compared
-            by it.
-        controls: Plain networks that are trained beside it, each as a study of its own (`parts`).
-    """
+    """A study file, read. `model_dump(mode="json")` is a full record of it."""
 
     name: Text | None = None
+    # `small` cuts data, epochs, image size and seeds down to a rehearsal (`spec.file.small`)
     scale: Literal["full", "small"] = "full"
     seeds: Annotated[tuple[Natural, ...], Field(strict=False, min_length=1)] = (42, 43, 44, 45, 46)
     strategies: Annotated[tuple[StrategySpec, ...], Field(strict=False, min_length=1)]
+    # plain networks that are trained beside it, each as a study of its own (`parts`)
     controls: Annotated[tuple[ControlSpec, ...], Field(strict=False)] = ()
     backbone: BackboneSpec
     exits: ExitsSpec = ExitsSpec()
     data: Annotated[DataSpec, BeforeValidator(read_data)]
     augment: Annotated[Augment | None, BeforeValidator(fields.augment)] = None
     recipe: Annotated[RecipeSpec, BeforeValidator(read_recipe)] = RecipeSpec()
+    # tell test accuracy once more, of logits averaged over each image and its mirror image
+    # (`accuracy_flipped`), as published numbers often are; nothing is calibrated or compared by it
     test_time_flip: Switch = False
     numerics: Text = "default"
     execution: ExecutionSpec = ExecutionSpec()

@@ -32,14 +32,10 @@ _MOST_LEVELS = 50
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML document.
+    """A YAML document."""
 
-    Attributes:
-        value: In the types of JSON.
-        lines: The line, from 1, on which each key or list entry stands; the top itself has no entry.
-    """
-
-    value: Any
+    value: Any  # in the types of JSON
+    # the line, from 1, on which each key or list entry stands; the top itself has no entry
     lines: dict[Path, int]
 
     def places(self, source: str) -> dict[Path, str]:
