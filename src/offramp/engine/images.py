@@ -29,9 +29,12 @@ from offramp.recipe import Recipe
 class Images:
     """Normalized images of a split, by row numbers.
 
-    Splits in memory lie on the device, and are gathered and normalized there. workers: processes that
-    read files ahead of time (0: this one, when they are needed); ranks: those among which the rows are
-    divided; clock: of the seconds that training records.
+    Splits in memory lie on the device, and are gathered and normalized there.
+
+    Args:
+        workers: Processes that read files ahead of time (0: this one, when they are needed).
+        ranks: Those among which the rows are divided.
+        clock: Of the seconds that training records.
     """
 
     def __init__(

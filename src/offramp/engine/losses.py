@@ -51,8 +51,12 @@ def distance(
     Of several labels it is between the sigmoids of each, mean over labels: the binary cross-entropy with
     the teacher's softened sigmoid as target, less what it is at best, so that it has the same gradient.
 
-    The teacher is detached (paper Algorithm 5; Hinton et al. 2015 for τ²). student, teacher: logits
-    [B, C]; temperature: τ; image_weights: [B].
+    The teacher is detached (paper Algorithm 5; Hinton et al. 2015 for τ²).
+
+    Args:
+        student, teacher: Logits [B, C].
+        temperature: τ.
+        image_weights: [B].
     """
     if several:
         taught = teacher.detach() / temperature
@@ -277,8 +281,11 @@ def gate_loss(
     The best exit is that of least cross-entropy + cost · spent. Leaving counts (stays / leaves) times,
     over all gates of the batch. The mean over images and gates, a scalar.
 
-    exits: all but the last have gates that learn; cost: of running the whole network; logits: [B, C] by
-    exit; labels: [B] or [B, C].
+    Args:
+        exits: All but the last have gates that learn.
+        cost: Of running the whole network.
+        logits: [B, C] by exit.
+        labels: [B] or [B, C].
     """
     with torch.no_grad():
         entropies = [F.cross_entropy(logits[k], labels, reduction="none") for k in exits]

@@ -24,8 +24,10 @@ NodeWeights = Callable[[str], Mapping[str, Tensor]]
 class Weights:
     """Networks filled with the weights of any source, for one architecture, seed and device.
 
-    template: the network with its drawn weights, which is copied and never changed; seed: of what is
-    drawn; nodes: the weights that a node left, by its key.
+    Args:
+        template: The network with its drawn weights; it is copied and never changed.
+        seed: Of what is drawn.
+        nodes: The weights that a node left, by its key.
     """
 
     def __init__(

@@ -131,9 +131,11 @@ def learn_then_test(losses: Floats, risk: float, confidence: float, strata: Stra
     """Learn then Test with a fixed sequence: how many candidates, from the first on, are certified.
 
     Each is tested at level 1 - confidence and the first that fails ends it, so the chance that *any*
-    certified one has a true risk above `risk` is at most 1 - confidence. losses: [N, J], candidates in
-    the order in which they are tested; 0 or 1, where the test is the exact binomial tail, or between
-    them, where it is that of `hoeffding_bentkus`.
+    certified one has a true risk above `risk` is at most 1 - confidence.
+
+    Args:
+        losses: [N, J], candidates in the order in which they are tested; 0 or 1, where the test is the
+            exact binomial tail, or between them, where it is that of `hoeffding_bentkus`.
     """
     if strata is None and not _binary(losses):
         tails = [hoeffding_bentkus(mean, risk, len(losses)) for mean in losses.mean(axis=0).tolist()]
@@ -157,7 +159,8 @@ def conformal(losses: Floats, risk: float, strata: Strata | None = None) -> int:
     (lost + 1) / (rows + 1). A new row of each class is exchangeable with those of its class, and the
     proof goes through class by class; of one class it is the rule without strata.
 
-    losses: [N, J], from 0 to 1, from the safest candidate to the boldest.
+    Args:
+        losses: [N, J], from 0 to 1, from the safest candidate to the boldest.
     """
     worst = np.maximum.accumulate(losses, axis=1)
     if strata is None:
@@ -176,7 +179,9 @@ def met_on_average(losses: Floats, target: float, strata: Strata | None = None) 
     it is. The standard error is that of the mean loss (Breiman et al., *Classification and regression
     trees*, 1984, choose by one of them), and the row is that of `conformal`.
 
-    losses: [N, J], from -1 to 1, from the safest candidate to the boldest; target: their mean at most.
+    Args:
+        losses: [N, J], from -1 to 1, from the safest candidate to the boldest.
+        target: Their mean at most.
     """
     rows = len(losses)
     weights = np.ones(rows) if strata is None else strata.weights
