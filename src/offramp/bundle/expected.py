@@ -30,24 +30,16 @@ FEWEST = 40  # images that reach an exit, for its scores to be worth bounds
 
 @dataclass(frozen=True)
 class ExpectedShare:
-    """A share of images, and its bounds where images are drawn as those of calibration.
+    """A share of images, and its bounds where images are drawn as those of calibration."""
 
-    Attributes:
-        of: `exit`: images that leave there. `score`: those that are less sure than `below` there, of
-            those that reach it. `disagreement`: those whose answer is not the last exit's.
-        value: Its value on the calibration images.
-        low: Its lower bound, of Clopper and Pearson, or of Hoeffding where classes are weighted.
-        high: The upper one.
-        exit: The number of the exit; None of `disagreement`.
-        below: A score, of `score` alone.
-    """
-
+    # `exit`: images that leave there. `score`: those that are less sure than `below` there, of those
+    # that reach it. `disagreement`: those whose answer is not the last exit's
     of: Literal["exit", "score", "disagreement"]
-    value: Share
-    low: Share
-    high: Share
-    exit: Annotated[int, Field(ge=1)] | None = None
-    below: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    value: Share  # its value on the calibration images
+    low: Share  # its lower bound, of Clopper and Pearson, or of Hoeffding where classes are weighted
+    high: Share  # the upper one
+    exit: Annotated[int, Field(ge=1)] | None = None  # the number of the exit; None of `disagreement`
+    below: Annotated[float, Field(allow_inf_nan=False)] | None = None  # a score, of `score` alone
 
 
 @dataclass(frozen=True)
@@ -56,24 +48,17 @@ class Expected:
 
     All bounds hold together but for one calibration of a hundred: FAILING, which both sides of all
     shares and all policies that calibration chose from have in common.
-
-    Attributes:
-        images: How many.
-        shares: What a server watches.
-        exits: The numbers of the bundle's exits.
-        confidence: Mean of the answers; None in a bundle of an earlier offramp, as all below.
-        compute: Mean MACs of an image, as a share of the plain network's.
-        accuracy: Of those that leave at each exit; None where none leaves.
-        statement: What the policy promises, in words.
     """
 
-    images: Annotated[int, Field(ge=1)]
-    shares: tuple[ExpectedShare, ...]
-    exits: tuple[Annotated[int, Field(ge=1)], ...]
+    images: Annotated[int, Field(ge=1)]  # how many
+    shares: tuple[ExpectedShare, ...]  # what a server watches
+    exits: tuple[Annotated[int, Field(ge=1)], ...]  # the numbers of the bundle's exits
+    # mean of the answers; None in a bundle of an earlier offramp, as all below
     confidence: Share | None = None
+    # mean MACs of an image, as a share of the plain network's
     compute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    accuracy: tuple[Share | None, ...] = ()
-    statement: str = ""
+    accuracy: tuple[Share | None, ...] = ()  # of those that leave at each exit; None where none leaves
+    statement: str = ""  # what the policy promises, in words
 
     def as_json(self) -> dict[str, Any]:
         return {"format": 1, **asdict(self)}

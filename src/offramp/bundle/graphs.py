@@ -66,19 +66,12 @@ def one_size(net: ExitNetwork, exits: Sequence[int]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class TracedStage:
-    """A stage as a module of PyTorch, and tensors that it takes.
+    """A stage as a module of PyTorch, and tensors that it takes."""
 
-    Attributes:
-        stage: Which it is.
-        module: In eval mode: tensors → logits [B, classes], then what is carried.
-        tensors: Of a batch of `TRACED_BATCH`.
-        carried: How many tensors a later stage goes on from.
-    """
-
-    stage: StageGraph
-    module: StageModule
-    tensors: tuple[Tensor, ...]
-    carried: int
+    stage: StageGraph  # which it is
+    module: StageModule  # in eval mode: tensors → logits [B, classes], then what is carried
+    tensors: tuple[Tensor, ...]  # of a batch of `TRACED_BATCH`
+    carried: int  # how many tensors a later stage goes on from
 
 
 def traced(net: ExitNetwork, stages: Sequence[StageGraph]) -> Iterator[TracedStage]:

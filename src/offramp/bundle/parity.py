@@ -28,22 +28,15 @@ SHARE = 0.01  # of images: how far int8 may be from what was calibrated; roundin
 
 @dataclass(frozen=True)
 class Parity:
-    """A bundle beside PyTorch.
+    """A bundle beside PyTorch."""
 
-    Attributes:
-        images: How many were compared.
-        what: Which they were.
-        largest: Difference of a logit.
-        near: Images that leave elsewhere, or are answered otherwise, where a score is within the
-            tolerance of its threshold or two classes are as close.
-        tolerance: What rounding may come to.
-    """
-
-    images: int
-    what: str
-    largest: float
+    images: int  # how many were compared
+    what: str  # which they were
+    largest: float  # difference of a logit
+    # images that leave elsewhere, or are answered otherwise, where a score is within the tolerance of
+    # its threshold or two classes are as close
     near: int
-    tolerance: float = TOLERANCE
+    tolerance: float = TOLERANCE  # what rounding may come to
 
 
 @refusing()

@@ -24,31 +24,23 @@ from offramp.nets.cut.trace import quiet
 
 @dataclass(frozen=True)
 class Runtime:
-    """Something that runs stages.
+    """Something that runs stages."""
 
-    Attributes:
-        title: As its makers write it.
-        packages: What is imported to convert and to run.
-        suffix: Of a stage's file.
-        write: Converts a stage into a file; None where it reads the ONNX graph.
-        gather: Puts the stages of a bundle together, once all its files are there: a folder, and the
-            name of the trial.
-        int8: Whether it reads the int8 graphs of onnxruntime's quantizer.
-        quantize: Turns a file of `write` into int8, by a quantizer of its own: the file, and what the
-            stage takes, by name, in batches of calibration images.
-        elsewhere: Why its answers are not compared here; None where it runs here, by `on_NAME.py`.
-        remedy: How to install it where an extra cannot.
-    """
-
-    title: str
-    packages: tuple[str, ...]
-    suffix: str
+    title: str  # as its makers write it
+    packages: tuple[str, ...]  # what is imported to convert and to run
+    suffix: str  # of a stage's file
+    # converts a stage into a file; None where it reads the ONNX graph
     write: Callable[[ExportedProgram, Path], None] | None = None
+    # puts the stages of a bundle together, once all its files are there: a folder, and the name of the
+    # trial
     gather: Callable[[Path, str], None] | None = None
-    int8: bool = False
+    int8: bool = False  # whether it reads the int8 graphs of onnxruntime's quantizer
+    # turns a file of `write` into int8, by a quantizer of its own: the file, and what the stage takes,
+    # by name, in batches of calibration images
     quantize: Callable[[Path, Iterable[Mapping[str, Any]]], None] | None = None
+    # why its answers are not compared here; None where it runs here, by `on_NAME.py`
     elsewhere: str | None = None
-    remedy: str | None = None
+    remedy: str | None = None  # how to install it where an extra cannot
 
     @property
     def missing(self) -> list[str]:

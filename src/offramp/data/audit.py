@@ -63,61 +63,37 @@ class UnreadData:
 
 @dataclass(frozen=True)
 class SplitAudit:
-    """What is in a split.
+    """What is in a split."""
 
-    Attributes:
-        images: How many.
-        by_class: Images of each class, in the order of the classes.
-        sizes: How many images are stored in each size, the most frequent first.
-        damaged: A line for every image that cannot be read.
-    """
-
-    images: int
-    by_class: Mapping[str, int]
-    sizes: Mapping[Size, int]
-    damaged: tuple[str, ...]
+    images: int  # how many
+    by_class: Mapping[str, int]  # images of each class, in the order of the classes
+    sizes: Mapping[Size, int]  # how many images are stored in each size, the most frequent first
+    damaged: tuple[str, ...]  # a line for every image that cannot be read
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Images that are the same file, byte for byte (or the same pixels, where there are no files).
+    """Images that are the same file, byte for byte (or the same pixels, where there are no files)."""
 
-    Attributes:
-        splits: Where each is.
-        names: What each is called.
-        classes: Its class.
-    """
-
-    splits: tuple[str, ...]
-    names: tuple[str, ...]
-    classes: tuple[str, ...]
+    splits: tuple[str, ...]  # where each is
+    names: tuple[str, ...]  # what each is called
+    classes: tuple[str, ...]  # its class
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What is in a data set.
+    """What is in a data set."""
 
-    Attributes:
-        classes: Their names.
-        splits: By name; `validation` is left out where it is the test split.
-        mean: Per channel, of the training images as networks get them, scaled to [0, 1]; empty for
-            float images.
-        std: Per channel, as `mean`.
-        copies: Of every image that is there more than once.
-        dropped: Numbers of images, and of groups, that were left out of a split since another one shows
-            their group.
-        wrong: What must be mended, a line each.
-        notes: What to know, a line each.
-    """
-
-    classes: tuple[str, ...]
-    splits: Mapping[str, SplitAudit]
+    classes: tuple[str, ...]  # their names
+    splits: Mapping[str, SplitAudit]  # by name; `validation` is left out where it is the test split
+    # per channel, of the training images as networks get them, scaled to [0, 1]; empty for float images
     mean: tuple[float, ...]
-    std: tuple[float, ...]
-    copies: tuple[Copies, ...]
+    std: tuple[float, ...]  # per channel, as `mean`
+    copies: tuple[Copies, ...]  # of every image that is there more than once
+    # numbers of images, and of groups, that were left out of a split since another one shows their group
     dropped: Mapping[str, Mapping[str, int]]
-    wrong: tuple[str, ...]
-    notes: tuple[str, ...]
+    wrong: tuple[str, ...]  # what must be mended, a line each
+    notes: tuple[str, ...]  # what to know, a line each
 
 
 def open_data(spec: DataSpec) -> UnreadData:

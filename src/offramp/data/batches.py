@@ -64,16 +64,11 @@ class SharedSlots:
 
     It has neither a name nor a place in /dev/shm, is taken page by page as it is written, and is freed
     by the kernel with the last process that has it.
-
-    Attributes:
-        count: Of pieces.
-        size: Bytes of each.
-        memory: All of them.
     """
 
-    count: int
-    size: int
-    memory: mmap.mmap
+    count: int  # of pieces
+    size: int  # bytes of each
+    memory: mmap.mmap  # all of them
 
     @staticmethod
     def allocate(count: int, size: int) -> SharedSlots | None:

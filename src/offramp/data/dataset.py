@@ -31,17 +31,14 @@ class Split:
     """Images, or texts, and their labels. Treat the tensors as read-only: the digest is computed once.
     `RawSplit`, which splits are read from, has checked the labels.
 
-    Attributes:
-        images: [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized; of texts [N, T]
-            int64, ids of tokens, padded with zeros at the end.
-        labels: [N] int64, or [N, C] uint8 of several labels an image.
-
     Raises:
         OfframpError: for images of other shapes or types, none, or values that are not finite.
     """
 
+    # [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized; of texts [N, T] int64, ids
+    # of tokens, padded with zeros at the end
     images: Tensor
-    labels: Tensor
+    labels: Tensor  # [N] int64, or [N, C] uint8 of several labels an image
 
     def __post_init__(self) -> None:
         images = self.images
@@ -122,15 +119,10 @@ def check_labels(name: str, classes: Sequence[str], labels: Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class ImageDraw:
-    """What is drawn at random for an image before it is in a batch.
+    """What is drawn at random for an image before it is in a batch."""
 
-    Attributes:
-        box: Of `cut_draws`, what it is cut by; None: it is not cut.
-        view: The view for which the user's own transform draws; None: it does not.
-    """
-
-    box: Sequence[float] | None = None
-    view: View | None = None
+    box: Sequence[float] | None = None  # of `cut_draws`, what it is cut by; None: it is not cut
+    view: View | None = None  # the view for which the user's own transform draws; None: it does not
 
 
 NOTHING_DRAWN = ImageDraw()
@@ -138,32 +130,20 @@ NOTHING_DRAWN = ImageDraw()
 
 @dataclass(frozen=True, eq=False)
 class FileSplit:
-    """A split whose images are made, from files or a user's Dataset, whenever they are asked for.
+    """A split whose images are made, from files or a user's Dataset, whenever they are asked for."""
 
-    Attributes:
-        source: The images.
-        rows: Which of them, [N] int64 on the CPU.
-        geometry: What is made of them.
-        labels: [N] int64, or [N, C] uint8 of several labels an image.
-        shape: (C, H, W) of every image.
-        digest: That of the split of these pixels in memory: how images are read changes no key.
-        content: Hash of the files themselves, where training images are cut from more than the pixels
-            of `digest` show; else None.
-        memory: The images, decoded, where they stay in memory.
-        files: [N] SHA-256, in hex, of the file of each image.
-        dtype: uint8, or float32 as of `Split`.
-    """
-
-    source: StoredImages
-    rows: Tensor
-    geometry: Geometry
-    labels: Tensor
-    shape: Shape
-    digest: str
+    source: StoredImages  # the images
+    rows: Tensor  # which of them, [N] int64 on the CPU
+    geometry: Geometry  # what is made of them
+    labels: Tensor  # [N] int64, or [N, C] uint8 of several labels an image
+    shape: Shape  # (C, H, W) of every image
+    digest: str  # that of the split of these pixels in memory: how images are read changes no key
+    # hash of the files themselves, where training images are cut from more than the pixels of `digest`
+    # show; else None
     content: str | None = None
-    memory: tuple[Image.Image, ...] | None = None
-    files: tuple[str, ...] = ()
-    dtype: torch.dtype = torch.uint8
+    memory: tuple[Image.Image, ...] | None = None  # the images, decoded, where they stay in memory
+    files: tuple[str, ...] = ()  # [N] SHA-256, in hex, of the file of each image
+    dtype: torch.dtype = torch.uint8  # uint8, or float32 as of `Split`
 
     def __len__(self) -> int:
         return len(self.labels)

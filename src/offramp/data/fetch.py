@@ -46,15 +46,10 @@ BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFE
 
 @dataclass(frozen=True)
 class FetchedFiles:
-    """What came from an address.
+    """What came from an address."""
 
-    Attributes:
-        folder: Where the files lie.
-        sha256: Of what came, before it was unpacked.
-    """
-
-    folder: Path
-    sha256: str
+    folder: Path  # where the files lie
+    sha256: str  # of what came, before it was unpacked
 
 
 def fetched(spec: DataSpec) -> FetchedFiles:

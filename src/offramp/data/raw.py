@@ -38,18 +38,14 @@ class ImageRows(Protocol):
 class RawSplit:
     """One official split of a source.
 
-    Attributes:
-        images: N of them, in memory or opened one by one.
-        labels: [N] int64, on the CPU; or, of several labels an image, [N, C] uint8 of 0 and 1.
-        groups: [N] names of what belongs together, such as the patient of each image, or None. Images of
-            one group never go to two splits.
-
     Raises:
         OfframpError: when they disagree in number, or there are none.
     """
 
-    images: ImageRows | StoredImages
-    labels: Tensor
+    images: ImageRows | StoredImages  # N of them, in memory or opened one by one
+    labels: Tensor  # [N] int64, on the CPU; or, of several labels an image, [N, C] uint8 of 0 and 1
+    # [N] names of what belongs together, such as the patient of each image, or None. Images of one group
+    # never go to two splits
     groups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -95,32 +91,24 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawData:
-    """What a source returns. A split that is None is held out of the split `pool`.
+    """What a source returns. A split that is None is held out of the split `pool`."""
 
-    Attributes:
-        train: The official training split; the very object `calibration`, where images that a network
-            was trained on are not at hand.
-        test: The official test split.
-        classes: The name of each class, or empty to number those of the training labels.
-        validation: The official validation split.
-        calibration: Images for thresholds.
-        provenance: What was read (files, their hashes), in types of JSON.
-        geometry: The size that this data is usually given; a study may say otherwise.
-        remarks: What to know of how it was read, a line each.
-        pool: `calibration` for a network that is trained already.
-        cut_off: Whether the source itself made its test split, of its training images.
-    """
-
+    # the official training split; the very object `calibration`, where images that a network was trained
+    # on are not at hand
     train: RawSplit
-    test: RawSplit | None
+    test: RawSplit | None  # the official test split
+    # the name of each class, or empty to number those of the training labels
     classes: tuple[str, ...] = ()
-    validation: RawSplit | None = None
-    calibration: RawSplit | None = None
+    validation: RawSplit | None = None  # the official validation split
+    calibration: RawSplit | None = None  # images for thresholds
+    # what was read (files, their hashes), in types of JSON
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    # the size that this data is usually given; a study may say otherwise
     geometry: Geometry = field(default_factory=Geometry)
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what to know of how it was read, a line each
+    # `calibration` for a network that is trained already
     pool: Literal["train", "calibration"] = "train"
-    cut_off: bool = False
+    cut_off: bool = False  # whether the source itself made its test split, of its training images
 
     @property
     def splits(self) -> dict[str, RawSplit]:
@@ -131,33 +119,24 @@ class RawData:
 
 @dataclass(frozen=True)
 class DeclaredCounts:
-    """What is known of a public data set before its files are here.
+    """What is known of a public data set before its files are here."""
 
-    Attributes:
-        train: Images of each class.
-        test: The same of the test split.
-        shape: (C, H, W) as images come; where files differ in size, as the paper takes them.
-        options: Options of the source that leave these counts as they are.
-    """
-
-    train: tuple[int, ...]
-    test: tuple[int, ...]
+    train: tuple[int, ...]  # images of each class
+    test: tuple[int, ...]  # the same of the test split
+    # (C, H, W) as images come; where files differ in size, as the paper takes them
     shape: tuple[int, int, int]
-    options: frozenset[str] = frozenset()
+    options: frozenset[str] = frozenset()  # options of the source that leave these counts as they are
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """A data set that studies know by name.
+    """A data set that studies know by name."""
 
-    Attributes:
-        read: Takes `root` (the folder of its files, where it reads any) and options, all by name.
-        fetch: What to put into that folder, and where it comes from; None where there is none.
-        counts: What is known of it read with some options; None where nothing is.
-    """
-
+    # takes `root` (the folder of its files, where it reads any) and options, all by name
     read: Callable[..., RawData]
+    # what to put into that folder, and where it comes from; None where there is none
     fetch: str | None = None
+    # what is known of it read with some options; None where nothing is
     counts: Callable[[Mapping[str, Any]], DeclaredCounts | None] = lambda _: None
 
 

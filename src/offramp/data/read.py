@@ -37,24 +37,15 @@ OnError = Literal["fail", "skip"]
 
 @dataclass(frozen=True, eq=False)
 class LoadedSplit:
-    """A split that was read.
+    """A split that was read."""
 
-    Attributes:
-        split: Its images and labels.
-        part: Which images of the source these are: without those that were skipped.
-        digests: [n] SHA-256, in hex, of what each image was read from (a file, or pixels before any
-            geometry).
-        skipped: Names of the images that were damaged.
-        mean: Per channel, of pixels scaled to [0, 1].
-        std: Per channel, as `mean`.
-    """
-
-    split: Split | FileSplit
-    part: Subset
+    split: Split | FileSplit  # its images and labels
+    part: Subset  # which images of the source these are: without those that were skipped
+    # [n] SHA-256, in hex, of what each image was read from (a file, or pixels before any geometry)
     digests: list[str]
-    skipped: list[str]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    skipped: list[str]  # names of the images that were damaged
+    mean: tuple[float, ...]  # per channel, of pixels scaled to [0, 1]
+    std: tuple[float, ...]  # per channel, as `mean`
 
 
 def streams(part: Subset, geometry: Geometry, loader: Loader, whole: bool) -> bool:
@@ -164,19 +155,13 @@ def _image(source: StoredImages, geometry: Geometry, on_error: OnError, row: int
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over image files finds, whose pixels do not stay.
+    """What one pass over image files finds, whose pixels do not stay."""
 
-    Attributes:
-        shape: (C, H, W) of every image.
-        digest: Of a `Split` of the pixels.
-        counts: Of `offramp.data.dataset.value_counts`; empty where pixels are float32.
-        damaged: Positions of the images that could not be read.
-    """
-
-    shape: tuple[int, int, int]
-    digest: str
+    shape: tuple[int, int, int]  # (C, H, W) of every image
+    digest: str  # of a `Split` of the pixels
+    # of `offramp.data.dataset.value_counts`; empty where pixels are float32
     counts: tuple[tuple[int, ...], ...]
-    damaged: tuple[int, ...]
+    damaged: tuple[int, ...]  # positions of the images that could not be read
 
 
 def scan(

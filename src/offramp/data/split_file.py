@@ -61,15 +61,10 @@ def read(path: Path) -> SplitFile:
 
 @dataclass(frozen=True)
 class SplitFile:
-    """What a split file says.
+    """What a split file says."""
 
-    Attributes:
-        path: The file.
-        splits: The hash of every image, by split and id.
-    """
-
-    path: Path
-    splits: Mapping[str, Mapping[str, str]]
+    path: Path  # the file
+    splits: Mapping[str, Mapping[str, str]]  # the hash of every image, by split and id
 
     def choose(self, raw: RawData) -> Splits:
         """The rows that it names. Raises OfframpError for an image that is absent, an image or a group

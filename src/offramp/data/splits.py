@@ -45,18 +45,14 @@ class Subset:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """Which images make which split.
+    """Which images make which split."""
 
-    Attributes:
-        parts: The four splits, by name; `validation` may be the same object as `test`.
-        dropped: What was left out because its group is in another split: by split, the number of images
-            and of groups.
-        remarks: What to know of them, a line each.
-    """
-
+    # the four splits, by name; `validation` may be the same object as `test`
     parts: Mapping[str, Subset]
+    # what was left out because its group is in another split: by split, the number of images and of
+    # groups
     dropped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()  # what to know of them, a line each
 
 
 def by_class(parts: Mapping[str, Subset], classes: int) -> dict[str, list[int]]:

@@ -38,25 +38,16 @@ class Usage:
 
     Peaks are of readings a second apart. None: there is no such meter, or the work was over before it
     gave a value.
-
-    Attributes:
-        seconds: that it took.
-        energy_cpu_j: joules of all CPU packages.
-        energy_gpu_j: joules of the GPU.
-        power_cpu_peak_w: the highest mean over about a second, in watts.
-        power_gpu_peak_w: the highest reading, in watts.
-        memory_rss_peak_bytes: of this process and its children.
-        memory_gpu_peak_bytes: in use on the GPU, by every process.
-        memory_torch_peak_bytes: what torch holds of it; the caller fills it in, as no meter here can.
     """
 
-    seconds: float = 0.0
-    energy_cpu_j: float | None = None
-    energy_gpu_j: float | None = None
-    power_cpu_peak_w: float | None = None
-    power_gpu_peak_w: float | None = None
-    memory_rss_peak_bytes: int | None = None
-    memory_gpu_peak_bytes: int | None = None
+    seconds: float = 0.0  # that it took
+    energy_cpu_j: float | None = None  # joules of all CPU packages
+    energy_gpu_j: float | None = None  # joules of the GPU
+    power_cpu_peak_w: float | None = None  # the highest mean over about a second, in watts
+    power_gpu_peak_w: float | None = None  # the highest reading, in watts
+    memory_rss_peak_bytes: int | None = None  # of this process and its children
+    memory_gpu_peak_bytes: int | None = None  # in use on the GPU, by every process
+    # what torch holds of it; the caller fills it in, as no meter here can
     memory_torch_peak_bytes: int | None = None
 
     @property
@@ -249,15 +240,10 @@ def _per(amount: float | None, of: float) -> float | None:
 
 @dataclass(frozen=True)
 class Missing:
-    """A meter that is not there.
+    """A meter that is not there."""
 
-    Attributes:
-        reason: why it cannot be read here.
-        remedy: what would allow it, or empty where nothing would.
-    """
-
-    reason: str
-    remedy: str = ""
+    reason: str  # why it cannot be read here
+    remedy: str = ""  # what would allow it, or empty where nothing would
 
     def __str__(self) -> str:
         return f"{self.reason}; {self.remedy}" if self.remedy else self.reason
@@ -265,17 +251,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Zone:
-    """A CPU package.
+    """A CPU package."""
 
-    Attributes:
-        name: as the kernel calls it.
-        counter: the file of its microjoules.
-        range_uj: the counter goes from 0 to this, then on from 0.
-    """
-
-    name: str
-    counter: Path
-    range_uj: int
+    name: str  # as the kernel calls it
+    counter: Path  # the file of its microjoules
+    range_uj: int  # the counter goes from 0 to this, then on from 0
 
 
 class Packages:

@@ -98,13 +98,9 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class OwnHead:
-    """What an early exit is made of that came with its network: a stretch of the network.
+    """What an early exit is made of that came with its network: a stretch of the network."""
 
-    Attributes:
-        code: Digest of what the network computes up to its logits.
-    """
-
-    code: str
+    code: str  # digest of what the network computes up to its logits
     kind: Literal["its own"] = "its own"
 
     @property
@@ -186,16 +182,12 @@ def is_channels_last(shape: tuple[int, ...], square: bool) -> bool:
 
 
 class Head(nn.Module):
-    """One early exit: `pool`, then `body`. Reads a tap, returns logits [B, classes].
+    """One early exit: `pool`, then `body`. Reads a tap, returns logits [B, classes]."""
 
-    Attributes:
-        before: The answer before [B, classes] → what the exit adds of it to these logits; None where
-            that is nothing (see `Carry`).
-        gate: Of heads that learn when to leave.
-    """
-
+    # the answer before [B, classes] → what the exit adds of it to these logits; None where that is
+    # nothing (see `Carry`)
     before: nn.Module | None
-    gate: nn.Linear | None
+    gate: nn.Linear | None  # of heads that learn when to leave
 
     def __init__(self, pool: nn.Module, body: nn.Module) -> None:
         super().__init__()

@@ -47,54 +47,36 @@ class Exit:
 
 @dataclass(frozen=True)
 class NetFacts:
-    """What stays the same in every copy of a network.
+    """What stays the same in every copy of a network."""
 
-    Attributes:
-        early: Its early exits, in order.
-        classes: How many logits each exit has.
-        input_shape: (C, H, W) of one image, (T,) of one text.
-        identity: What the trunk is, as JSON-able data for keys; says nothing of exits.
-        make: Makes the trunk's module anew, drawing its weights from the generators of torch, NumPy or
-            Python; None for a module that came with its weights.
-        costs: Multiply-accumulates of each part for one image, without what it adds of the answer
-            before.
-        initial: What became of a checkpoint's weights for the trunk, in words.
-        reasons: Why each early exit is where it is, in words.
-        from_images: Weights of the trunk that follow from training images, which it has not seen yet.
-        as_study: Of a network by name, the sections of a study file that give it.
-        carry: What each exit adds of the answer of the exit before to its head's logits.
-        attributes: Of a module at hand, `attributes_digest` when exits were attached.
-    """
-
-    early: tuple[Exit, ...]
-    classes: int
-    input_shape: Shape
-    identity: Mapping[str, Any]
+    early: tuple[Exit, ...]  # its early exits, in order
+    classes: int  # how many logits each exit has
+    input_shape: Shape  # (C, H, W) of one image, (T,) of one text
+    identity: Mapping[str, Any]  # what the trunk is, as JSON-able data for keys; says nothing of exits
+    # makes the trunk's module anew, drawing its weights from the generators of torch, NumPy or Python;
+    # None for a module that came with its weights
     make: Make | None
+    # multiply-accumulates of each part for one image, without what it adds of the answer before
     costs: Mapping[Part, int]
-    initial: str | None = None
-    reasons: tuple[str, ...] = ()
+    initial: str | None = None  # what became of a checkpoint's weights for the trunk, in words
+    reasons: tuple[str, ...] = ()  # why each early exit is where it is, in words
+    # weights of the trunk that follow from training images, which it has not seen yet
     from_images: FromImages | None = None
+    # of a network by name, the sections of a study file that give it
     as_study: Mapping[str, Any] | None = None
-    carry: Carry = 0.0
-    attributes: str = ""
+    carry: Carry = 0.0  # what each exit adds of the answer of the exit before to its head's logits
+    attributes: str = ""  # of a module at hand, `attributes_digest` when exits were attached
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkParts:
-    """What is inside a network: `offramp.nets.network.inside`.
+    """What is inside a network: `offramp.nets.network.inside`."""
 
-    Attributes:
-        trunks: Cut alike, all of one clock, which decides what dropout and drop-path draw from.
-        trunk_of: The number of the trunk that each exit runs.
-        heads: Of the early exits.
-        facts: What stays the same in every copy.
-    """
-
+    # cut alike, all of one clock, which decides what dropout and drop-path draw from
     trunks: tuple[Trunk, ...]
-    trunk_of: tuple[int, ...]
-    heads: tuple[Head, ...]
-    facts: NetFacts
+    trunk_of: tuple[int, ...]  # the number of the trunk that each exit runs
+    heads: tuple[Head, ...]  # of the early exits
+    facts: NetFacts  # what stays the same in every copy
 
     @property
     def exits(self) -> int:

@@ -73,17 +73,11 @@ def at_hand(source: str, backbone: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Published:
-    """What images a public checkpoint was trained on.
+    """What images a public checkpoint was trained on."""
 
-    Attributes:
-        mean: That pixels from 0 to 1 were normalized with, a number a channel.
-        std: The same.
-        side: px.
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    side: int
+    mean: tuple[float, ...]  # that pixels from 0 to 1 were normalized with, a number a channel
+    std: tuple[float, ...]  # the same
+    side: int  # px
 
 
 @dataclass(frozen=True)
@@ -256,18 +250,13 @@ def _check_reached(address: str, upstream: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class InitialWeights:
-    """Weights that fit a network.
+    """Weights that fit a network."""
 
-    Attributes:
-        tensors: By the network's names.
-        drawn: Names of the network's that stay at their random draw, as the source lacks them or has
-            another shape.
-        left: Names of the source's that the network has no use for.
-    """
-
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor]  # by the network's names
+    # names of the network's that stay at their random draw, as the source lacks them or has another
+    # shape
     drawn: tuple[str, ...]
-    left: tuple[str, ...]
+    left: tuple[str, ...]  # names of the source's that the network has no use for
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -30,19 +30,12 @@ CLEAR = 1000.0  # of N: a share is named that alone would make an alarm of N / C
 
 @dataclass(frozen=True)
 class ShareChange:
-    """A share that left its bounds.
+    """A share that left its bounds."""
 
-    Attributes:
-        share: It, with what was expected.
-        value: Of the images since it left them, as far as that can be told.
-        images: How many of these it is a share of.
-        took: How many there were in all.
-    """
-
-    share: ExpectedShare
-    value: float
-    images: int
-    took: int
+    share: ExpectedShare  # it, with what was expected
+    value: float  # of the images since it left them, as far as that can be told
+    images: int  # how many of these it is a share of
+    took: int  # how many there were in all
 
 
 class Detector:

@@ -50,19 +50,12 @@ class WatchOptions:
 
 @dataclass(frozen=True)
 class Alarm:
-    """An alarm that stands.
+    """An alarm that stands."""
 
-    Attributes:
-        since: When it was raised, by the clock of the watch.
-        latest: How many images there were when the evidence for it last sufficed.
-        took: How many it took to suffice.
-        changes: What changed, the clearest first.
-    """
-
-    since: float
-    latest: int
-    took: int
-    changes: tuple[ShareChange, ...]
+    since: float  # when it was raised, by the clock of the watch
+    latest: int  # how many images there were when the evidence for it last sufficed
+    took: int  # how many it took to suffice
+    changes: tuple[ShareChange, ...]  # what changed, the clearest first
 
 
 @dataclass(frozen=True)

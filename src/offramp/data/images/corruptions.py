@@ -29,18 +29,13 @@ Floats = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Corruption:
-    """A way of making images worse.
+    """A way of making images worse."""
 
-    Attributes:
-        apply: An image [C, H, W] of values from 0 to 1, an amount and a source of noise → the image;
-            what is outside of 0 to 1 is cut off afterwards.
-        small: The amount at each strength, from the weakest on.
-        large: The same, of images of LARGE pixels and more.
-    """
-
+    # an image [C, H, W] of values from 0 to 1, an amount and a source of noise → the image; what is
+    # outside of 0 to 1 is cut off afterwards
     apply: Callable[[Floats, float, np.random.Generator], Floats]
-    small: tuple[float, ...]
-    large: tuple[float, ...]
+    small: tuple[float, ...]  # the amount at each strength, from the weakest on
+    large: tuple[float, ...]  # the same, of images of LARGE pixels and more
 
     def amounts(self, height: int, width: int) -> tuple[float, ...]:
         """At each strength, for images of this size in pixels."""

@@ -52,25 +52,16 @@ class DatasetImages:
     """`offramp.data.images.files.StoredImages` of a Dataset.
 
     Every image is what it was when it was first read, or an error.
-
-    Attributes:
-        split: Its name.
-        samples: As they are evaluated.
-        types: [N] of each image.
-        shas: [N] SHA-256 of each image, in hex.
-        memory: The images [N] themselves, where they need not be made again.
-        transformed: The same samples under the user's random transform, for training alone; None
-            without one.
-        views: [N] SHA-256 of what that makes of each image in its first view.
     """
 
-    split: str
-    samples: SampleRows
-    types: tuple[SampleType, ...]
-    shas: tuple[str, ...]
-    memory: SampleRows | None = None
+    split: str  # its name
+    samples: SampleRows  # as they are evaluated
+    types: tuple[SampleType, ...]  # [N] of each image
+    shas: tuple[str, ...]  # [N] SHA-256 of each image, in hex
+    memory: SampleRows | None = None  # the images [N] themselves, where they need not be made again
+    # the same samples under the user's random transform, for training alone; None without one
     transformed: SampleRows | None = None
-    views: tuple[str, ...] = ()
+    views: tuple[str, ...] = ()  # [N] SHA-256 of what that makes of each image in its first view
     _lock: Any = field(default_factory=threading.Lock)  # few Datasets are safe in threads
 
     def __len__(self) -> int:

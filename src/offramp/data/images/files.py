@@ -65,15 +65,10 @@ class StoredImages(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Image files below one folder.
+    """Image files below one folder."""
 
-    Attributes:
-        root: The folder.
-        ids: The path of each file below it, with forward slashes.
-    """
-
-    root: Path
-    ids: tuple[str, ...]
+    root: Path  # the folder
+    ids: tuple[str, ...]  # the path of each file below it, with forward slashes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,17 +95,11 @@ class Files:
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
-    """Image files that lie in other files.
+    """Image files that lie in other files."""
 
-    Attributes:
-        read: The bytes of an image file, by its row.
-        names: [N] what to call each in an error.
-        ids: [N] names without folders.
-    """
-
-    read: Callable[[int], bytes]
-    names: tuple[str, ...]
-    ids: tuple[str, ...]
+    read: Callable[[int], bytes]  # the bytes of an image file, by its row
+    names: tuple[str, ...]  # [N] what to call each in an error
+    ids: tuple[str, ...]  # [N] names without folders
 
     def __len__(self) -> int:
         return len(self.names)

@@ -22,19 +22,17 @@ from offramp.errors import OfframpError, check_fields
 class Geometry:
     """What images are made to.
 
-    Attributes:
-        size: Side in pixels of the square that comes out; None leaves images as they are.
-        resize: What the shorter side is scaled to before the central square is cut out; None: `size`.
-        fit: `crop` cuts that square; `stretch` scales both sides to `size`, whatever the aspect.
-        channels: 3 repeats gray, 1 weighs color into gray (ITU-R 601, as Pillow); None leaves them.
-
     Raises:
         OfframpError: for numbers that fit no image.
     """
 
+    # side in pixels of the square that comes out; None leaves images as they are
     size: Pixels | None = None
+    # what the shorter side is scaled to before the central square is cut out; None: `size`
     resize: Pixels | None = None
+    # `crop` cuts that square; `stretch` scales both sides to `size`, whatever the aspect
     fit: Fit = "crop"
+    # 3 repeats gray, 1 weighs color into gray (ITU-R 601, as Pillow); None leaves them
     channels: Literal[1, 3] | None = None
 
     def __post_init__(self) -> None:

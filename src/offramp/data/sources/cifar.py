@@ -48,27 +48,16 @@ SAME_COUNTS = frozenset({"image_column", "label_column", "official"})
 
 @dataclass(frozen=True)
 class BinaryLayout:
-    """The official binary version of one set.
+    """The official binary version of one set."""
 
-    Attributes:
-        name: Of the data set, as its authors write it.
-        archive: What it comes in.
-        folder: What that unpacks to.
-        train: Names of the files of training images.
-        test: Names of the files of test images.
-        names: The file of class names.
-        labels: Label bytes of a record.
-        label: Which of them counts.
-    """
-
-    name: str
-    archive: str
-    folder: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    names: str
-    labels: int
-    label: int
+    name: str  # of the data set, as its authors write it
+    archive: str  # what it comes in
+    folder: str  # what that unpacks to
+    train: tuple[str, ...]  # names of the files of training images
+    test: tuple[str, ...]  # names of the files of test images
+    names: str  # the file of class names
+    labels: int  # label bytes of a record
+    label: int  # which of them counts
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -160,16 +160,12 @@ def _order(name: str) -> tuple[int, float, str]:
 class ImageIndex:
     """The image files below a folder, looked up by their path, the end of one, or without the ending.
 
-    Attributes:
-        root: The folder.
-        below: Only those in this folder of `root`.
-
     Raises:
         OfframpError: where there is no such folder.
     """
 
-    root: Path
-    below: str | None = None
+    root: Path  # the folder
+    below: str | None = None  # only those in this folder of `root`
 
     def __post_init__(self) -> None:
         if not self.place.is_dir():

@@ -15,37 +15,27 @@ from offramp.nets.inside import FromImages
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that exits can be attached to.
+    """A network that exits can be attached to."""
 
-    Attributes:
-        name: In study files.
-        source: The paper that the architecture comes from.
-        upstream: Whose definition it is and whose checkpoints fit, `torchvision/NAME` or `timm/NAME`.
-        build: `build(classes=, input_shape=, **options)` → a module from images [B, C, H, W] to logits
-            [B, classes].
-        taps: Module names of the early exits under each reading, the default reading first.
-        final: The module whose output the classifier (head K) reads.
-        heads: Of the default early exits; exits beyond them take the last one.
-        options: Values of each option, the default first.
-        smallest: px a side of the smallest images that pass; of several stems see `strides`.
-        strides: Total stride by stem, of a backbone that has several: images are at least as large.
-        input_shape: (C, H, W) of a typical image.
-        from_images: Weights that follow from the training images: `from_images(images, mean, std)` →
-            tensors by name; images [N, C, H, W] uint8, or float32 that is already normalized by mean and
-            std, [C].
-    """
-
-    name: str
-    source: str
+    name: str  # in study files
+    source: str  # the paper that the architecture comes from
+    # whose definition it is and whose checkpoints fit, `torchvision/NAME` or `timm/NAME`
     upstream: str | None
+    # `build(classes=, input_shape=, **options)` → a module from images [B, C, H, W] to logits [B,
+    # classes]
     build: Callable[..., nn.Module]
+    # module names of the early exits under each reading, the default reading first
     taps: Mapping[str, tuple[str, ...]]
-    final: str
-    heads: tuple[HeadSpec, ...]
+    final: str  # the module whose output the classifier (head K) reads
+    heads: tuple[HeadSpec, ...]  # of the default early exits; exits beyond them take the last one
+    # values of each option, the default first
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    smallest: int = 1
+    smallest: int = 1  # px a side of the smallest images that pass; of several stems see `strides`
+    # total stride by stem, of a backbone that has several: images are at least as large
     strides: Mapping[str, int] = field(default_factory=dict)
-    input_shape: Shape = (3, 32, 32)
+    input_shape: Shape = (3, 32, 32)  # (C, H, W) of a typical image
+    # weights that follow from the training images: `from_images(images, mean, std)` → tensors by name;
+    # images [N, C, H, W] uint8, or float32 that is already normalized by mean and std, [C]
     from_images: FromImages | None = None
 
     def check_size(self, shape: Shape, stem: str | None) -> None:

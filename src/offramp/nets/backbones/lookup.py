@@ -25,26 +25,23 @@ from offramp.usercode import LoadedFunction, RecordedCode, is_user_code, load, r
 
 @dataclass(frozen=True)
 class NetSpec:
-    """An early-exit network in words.
+    """An early-exit network in words."""
 
-    Attributes:
-        backbone: A name in `BACKBONES`, `timm/NAME`, `torchvision/NAME`, or `path/file.py:function` (a
-            function of any of `classes`, `input_shape` and the options, that returns a module).
-        options: Of the backbone, such as ("stem", "small"); otherwise of the function that makes it,
-            timm's, torchvision's or the user's.
-        taps: Places of the early exits, by name or share of the MACs (`25%`); or how many, spread by
-            MACs; None is the backbone's own choice (at most three spread by MACs, for one that is not
-            registered). For a module that cannot be traced: the submodules of each segment, and of the
-            classifier. The option "reading" names another of a registered backbone's own choices.
-        head: Settings of `HeadSpec` that all early exits override, such as ("kind", "linear").
-        weights: What the trunk starts from: a file (.safetensors, or .pth without code), or `imagenet`
-            for the backbone's public checkpoint; None draws everything from the seed.
-    """
-
+    # a name in `BACKBONES`, `timm/NAME`, `torchvision/NAME`, or `path/file.py:function` (a function of
+    # any of `classes`, `input_shape` and the options, that returns a module)
     backbone: str
+    # of the backbone, such as ("stem", "small"); otherwise of the function that makes it, timm's,
+    # torchvision's or the user's
     options: tuple[tuple[str, Any], ...] = ()
+    # places of the early exits, by name or share of the MACs (`25%`); or how many, spread by MACs; None
+    # is the backbone's own choice (at most three spread by MACs, for one that is not registered). For a
+    # module that cannot be traced: the submodules of each segment, and of the classifier. The option
+    # "reading" names another of a registered backbone's own choices
     taps: Taps = None
+    # settings of `HeadSpec` that all early exits override, such as ("kind", "linear")
     head: tuple[tuple[str, Any], ...] = ()
+    # what the trunk starts from: a file (.safetensors, or .pth without code), or `imagenet` for the
+    # backbone's public checkpoint; None draws everything from the seed
     weights: str | None = None
 
     @property
@@ -57,31 +54,19 @@ class NetSpec:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a module comes from, and what that settles about its exits.
+    """Where a module comes from, and what that settles about its exits."""
 
-    Attributes:
-        make: Makes it anew; None for a module at hand.
-        identity: What it is, JSON-able.
-        taps: Where its exits go.
-        reason: Why they go there.
-        final: The place that feeds the classifier; None finds it.
-        heads: Of its exits by default.
-        foreign: Whether the code behind its name is not ours, so that the name does not say what it is.
-        from_images: See `Backbone`.
-        initial: See `NetFacts`.
-        as_study: See `NetFacts`.
-    """
-
-    make: Make | None
-    identity: Mapping[str, Any]
-    taps: Taps = None
-    reason: str = ASKED
-    final: str | None = None
-    heads: tuple[HeadSpec, ...] = ()
+    make: Make | None  # makes it anew; None for a module at hand
+    identity: Mapping[str, Any]  # what it is, JSON-able
+    taps: Taps = None  # where its exits go
+    reason: str = ASKED  # why they go there
+    final: str | None = None  # the place that feeds the classifier; None finds it
+    heads: tuple[HeadSpec, ...] = ()  # of its exits by default
+    # whether the code behind its name is not ours, so that the name does not say what it is
     foreign: bool = False
-    from_images: FromImages | None = None
-    initial: str | None = None
-    as_study: Mapping[str, Any] | None = None
+    from_images: FromImages | None = None  # see `Backbone`
+    initial: str | None = None  # see `NetFacts`
+    as_study: Mapping[str, Any] | None = None  # see `NetFacts`
 
 
 def fitting_stem(backbone: str, side: int) -> str | None:

@@ -20,21 +20,16 @@ Pick = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class CallStyle:
-    """How a module is called: images `[B, C, H, W]` → logits `[B, classes]`.
+    """How a module is called: images `[B, C, H, W]` → logits `[B, classes]`."""
 
-    Attributes:
-        argument: The name by which it takes the images; None by position.
-        entry: The key under which a mapping has the images; None where they come as they are.
-        answer: The entry of what it returns that is the logits; None where it returns nothing else.
-        attribute: Whether `answer` is an attribute and not an entry.
-        pick: Of a module that answers at several exits: takes the logits of one of them out of what it
-            returns; `answer` is then not read.
-    """
-
-    argument: str | None = None
+    argument: str | None = None  # the name by which it takes the images; None by position
+    # the key under which a mapping has the images; None where they come as they are
     entry: str | None = None
+    # the entry of what it returns that is the logits; None where it returns nothing else
     answer: str | int | None = None
-    attribute: bool = False
+    attribute: bool = False  # whether `answer` is an attribute and not an entry
+    # of a module that answers at several exits: takes the logits of one of them out of what it returns;
+    # `answer` is then not read
     pick: Pick | None = None
 
     def __call__(self, module: nn.Module, images: Any) -> Any:

@@ -141,28 +141,18 @@ class ModeGraph:
 
 @dataclass(frozen=True, eq=False)
 class ModuleGraphs:
-    """A module traced and observed in both modes. Holds nothing of the module itself.
+    """A module traced and observed in both modes. Holds nothing of the module itself."""
 
-    Attributes:
-        title: The module's class.
-        train: What it does in train mode.
-        eval: What it does in eval mode.
-        parameters: How many elements each parameter has, by name.
-        weights: Numbers of the tensors of each leaf module and parameter, by path.
-        code: What the module computes, as text that no cut changes. Keys have its digest.
-        style: How it takes images and gives logits.
-        text: Whether it reads ids of tokens.
-        wrong_gradients: Parameters whose gradient is another one by the traces.
-    """
-
-    title: str
-    train: ModeGraph
-    eval: ModeGraph
-    parameters: dict[str, int]
+    title: str  # the module's class
+    train: ModeGraph  # what it does in train mode
+    eval: ModeGraph  # what it does in eval mode
+    parameters: dict[str, int]  # how many elements each parameter has, by name
+    # numbers of the tensors of each leaf module and parameter, by path
     weights: dict[str, frozenset[int]]
-    code: str
-    style: CallStyle = STRAIGHT
-    text: bool = False
+    code: str  # what the module computes, as text that no cut changes. Keys have its digest
+    style: CallStyle = STRAIGHT  # how it takes images and gives logits
+    text: bool = False  # whether it reads ids of tokens
+    # parameters whose gradient is another one by the traces
     wrong_gradients: frozenset[str] = frozenset()
 
     @cached_property

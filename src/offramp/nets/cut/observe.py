@@ -22,33 +22,22 @@ _BATCHES = (2, 3)  # images in the two runs; of one image, a size 1 could be any
 
 @dataclass(frozen=True)
 class Observed:
-    """What one operation did, seen on a batch of two images and on a batch of three.
+    """What one operation did, seen on a batch of two images and on a batch of three."""
 
-    Attributes:
-        shape: Of its output without the batch `[...]`, where that is a floating tensor `[B, ...]`.
-        tensor: Whether the output is a tensor.
-        rule: What a later segment computes the output from when it is not a tensor, see `rule_of`.
-        macs: Multiply-accumulates for one image.
-        random: It moved the global generator.
-        untouched: The input whose very tensor it returns, unchanged (identity, dropout in eval mode).
-        overwrites: The input whose very tensor it returns after writing on it (`relu_`).
-        writes: Storages that it wrote on. Numbers of one run.
-        storage: The storage its output lives in.
-        rows: Whether the output is a tensor with a row for each image.
-        fixed: Whether it is a tensor that sizes and constants alone decide, such as a causal mask: the
-            same for every batch, so it can be made again anywhere.
-    """
-
+    # of its output without the batch `[...]`, where that is a floating tensor `[B, ...]`
     shape: tuple[int, ...] | None
-    tensor: bool
-    rule: Any
-    macs: int
-    random: bool
+    tensor: bool  # whether the output is a tensor
+    rule: Any  # what a later segment computes the output from when it is not a tensor, see `rule_of`
+    macs: int  # multiply-accumulates for one image
+    random: bool  # whether it moved the global generator
+    # the input whose very tensor it returns, unchanged (identity, dropout in eval mode)
     untouched: fx.Node | None
-    overwrites: fx.Node | None
-    writes: frozenset[int]
-    storage: int | None
-    rows: bool
+    overwrites: fx.Node | None  # the input whose very tensor it returns after writing on it (`relu_`)
+    writes: frozenset[int]  # storages that it wrote on. Numbers of one run
+    storage: int | None  # the storage its output lives in
+    rows: bool  # whether the output is a tensor with a row for each image
+    # whether it is a tensor that sizes and constants alone decide, such as a causal mask: the same for
+    # every batch, so it can be made again anywhere
     fixed: bool
 
 

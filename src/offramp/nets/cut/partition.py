@@ -42,22 +42,15 @@ _UNFIT = (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, L
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """What a segment runs, apart from the module that it runs it on.
+    """What a segment runs, apart from the module that it runs it on."""
 
-    Attributes:
-        train: The graph of train mode, rooted on the module; its placeholders are the clock, then the
-            tensors that come in.
-        eval: The same of eval mode.
-        leaves: Paths of the modules that they call.
-        state: Names of the parameters and persistent buffers that they use.
-        parameters: Names of these parameters, each parameter once.
-    """
-
+    # the graph of train mode, rooted on the module; its placeholders are the clock, then the tensors
+    # that come in
     train: fx.Graph
-    eval: fx.Graph
-    leaves: tuple[str, ...]
-    state: tuple[str, ...]
-    parameters: tuple[str, ...]
+    eval: fx.Graph  # the same of eval mode
+    leaves: tuple[str, ...]  # paths of the modules that they call
+    state: tuple[str, ...]  # names of the parameters and persistent buffers that they use
+    parameters: tuple[str, ...]  # names of these parameters, each parameter once
 
     @cached_property
     def functions(self) -> dict[bool, Callable[..., tuple[Tensor, ...]]]:
@@ -144,31 +137,21 @@ class Segment:
 @dataclass(frozen=True, eq=False)
 class Trunk:
     """One module, cut in pieces: K segments, each ending at its place, and the classifier, from the last
-    place to the logits.
+    place to the logits."""
 
-    Attributes:
-        module: The module itself, its state_dict as ever.
-        places: The K canonical names: of the taps, then of the place that feeds the classifier.
-        shapes: Of one image's tensor at each place; empty where no image was run.
-        pieces: What the segments and the classifier run.
-        constants: Tensors that a trace had to keep, by name.
-        code: What the module computes, as text in which no cut shows.
-        clock: What dropout and drop-path draw from.
-        style: How the module takes images and gives logits, in eval mode.
-        rowless: Numbers, from 1, of the segments that hand on a tensor without a row for each image.
-        wrong_gradients: Names of the parameters whose gradient in the pieces is another one than in the
-            module.
-    """
-
-    module: nn.Module
+    module: nn.Module  # the module itself, its state_dict as ever
+    # the K canonical names: of the taps, then of the place that feeds the classifier
     places: tuple[str, ...]
+    # of one image's tensor at each place; empty where no image was run
     shapes: tuple[tuple[int, ...], ...]
-    pieces: tuple[Piece, ...]
-    constants: dict[str, Tensor]
-    code: str
-    clock: Clock
-    style: CallStyle = STRAIGHT
+    pieces: tuple[Piece, ...]  # what the segments and the classifier run
+    constants: dict[str, Tensor]  # tensors that a trace had to keep, by name
+    code: str  # what the module computes, as text in which no cut shows
+    clock: Clock  # what dropout and drop-path draw from
+    style: CallStyle = STRAIGHT  # how the module takes images and gives logits, in eval mode
+    # numbers, from 1, of the segments that hand on a tensor without a row for each image
     rowless: frozenset[int] = frozenset()
+    # names of the parameters whose gradient in the pieces is another one than in the module
     wrong_gradients: frozenset[str] = frozenset()
 
     def check_rows(self, segment: int) -> None:

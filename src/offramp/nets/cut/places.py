@@ -20,49 +20,32 @@ from offramp.nets.cut.modes import ModuleGraphs, below, graphs_of
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A named operation that the network can be cut after.
+    """A named operation that the network can be cut after."""
 
-    Attributes:
-        name: The canonical one, whatever name a user gives: the shortest path of a submodule that
-            outputs the tensor, else the path of the function that does (`blocks.2.add`; `#2` is the
-            second of several calls).
-        aliases: Other names of the same tensor.
-        train: The operation in train mode.
-        eval: The operation in eval mode.
-        alone: Whether its tensor alone crosses the cut; of a text, with what is computed of the ids
-            alone, such as a mask, or of constants, such as a table of rotations.
-        parts: Whether no weights are used on both sides.
-    """
-
+    # the canonical one, whatever name a user gives: the shortest path of a submodule that outputs the
+    # tensor, else the path of the function that does (`blocks.2.add`; `#2` is the second of several
+    # calls)
     name: str
-    aliases: tuple[str, ...]
-    train: fx.Node
-    eval: fx.Node
+    aliases: tuple[str, ...]  # other names of the same tensor
+    train: fx.Node  # the operation in train mode
+    eval: fx.Node  # the operation in eval mode
+    # whether its tensor alone crosses the cut; of a text, with what is computed of the ids alone, such
+    # as a mask, or of constants, such as a table of rotations
     alone: bool
-    parts: bool
+    parts: bool  # whether no weights are used on both sides
 
 
 @dataclass(frozen=True)
 class ExitPlace:
-    """A place for an exit, and what it costs to get there.
+    """A place for an exit, and what it costs to get there."""
 
-    Attributes:
-        name: The canonical name of its cut point.
-        aliases: Other names of it.
-        shape: Of one image's tensor, `[C, H, W]` or `[T, D]` or `[D]`.
-        macs: Multiply-accumulates from one image up to here.
-        share: The same as a share of the whole network's, 0 to 1.
-        params: How many parameters run up to here.
-        pooled: Whether the network has pooled its map away before it.
-    """
-
-    name: str
-    aliases: tuple[str, ...]
-    shape: tuple[int, ...]
-    macs: int
-    share: float
-    params: int
-    pooled: bool = False
+    name: str  # the canonical name of its cut point
+    aliases: tuple[str, ...]  # other names of it
+    shape: tuple[int, ...]  # of one image's tensor, `[C, H, W]` or `[T, D]` or `[D]`
+    macs: int  # multiply-accumulates from one image up to here
+    share: float  # the same as a share of the whole network's, 0 to 1
+    params: int  # how many parameters run up to here
+    pooled: bool = False  # whether the network has pooled its map away before it
 
 
 @dataclass(frozen=True, eq=False)

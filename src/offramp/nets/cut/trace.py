@@ -33,21 +33,17 @@ CHAIN_LENGTH = 3  # submodules that make a chain worth cutting
 
 @dataclass(frozen=True, eq=False)
 class Traced:
-    """What a module does in one mode.
+    """What a module does in one mode."""
 
-    Attributes:
-        graph: The operations in the order they run. Targets are paths from the module itself. The only
-            placeholder is the batch of images.
-        names: For each operation, its path in the module; `#1`, `#2`, … number repeated calls.
-        kinds: For each operation, the name of its module's class or of its function, in lower case.
-        ends: For each submodule that ran, the operation that made its (last) output.
-        constants: Tensors that the trace had to keep, by the name of the `get_attr` that reads them.
-    """
-
+    # the operations in the order they run. Targets are paths from the module itself. The only
+    # placeholder is the batch of images
     graph: fx.Graph
+    # for each operation, its path in the module; `#1`, `#2`, … number repeated calls
     names: dict[fx.Node, str]
+    # for each operation, the name of its module's class or of its function, in lower case
     kinds: dict[fx.Node, str]
-    ends: dict[str, fx.Node]
+    ends: dict[str, fx.Node]  # for each submodule that ran, the operation that made its (last) output
+    # tensors that the trace had to keep, by the name of the `get_attr` that reads them
     constants: dict[str, Tensor]
 
     @cached_property

@@ -34,22 +34,15 @@ SHORT = 16  # characters of a folder in which there is room for Ray's sockets, 1
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process has joined.
+    """A cluster that this process has joined."""
 
-    Attributes:
-        ray: The module.
-        work: What a task does, sent to the machines once.
-        work_on_gpu: The same in a process of its own: one that has used a GPU stays on it, whichever is
-            meant for its next task.
-        own: Whether this process started the cluster.
-        by_client: Whether it speaks through Ray Client, from outside of the cluster.
-    """
-
-    ray: Any = field(repr=False)
-    work: Any = field(repr=False)
+    ray: Any = field(repr=False)  # the module
+    work: Any = field(repr=False)  # what a task does, sent to the machines once
+    # the same in a process of its own: one that has used a GPU stays on it, whichever is meant for its
+    # next task
     work_on_gpu: Any = field(repr=False)
-    own: bool
-    by_client: bool
+    own: bool  # whether this process started the cluster
+    by_client: bool  # whether it speaks through Ray Client, from outside of the cluster
 
     @property
     def device(self) -> str:

@@ -61,31 +61,20 @@ class Assignment:
 
 @dataclass
 class Driver:
-    """A run of a plan on a cluster.
+    """A run of a plan on a cluster."""
 
-    Attributes:
-        ledger: What is finished and what failed.
-        machines: The cluster.
-        order: What all tasks have in common.
-        restarts: The rule for those that are lost; its rests hold also for what other processes are at.
-        running: What each task is at.
-        elsewhere: Keys that other processes were seen at.
-        open_trials: Those that are not written yet, by id.
-        room: Of the cluster, by now.
-        idle: Whether there may be something to start.
-        served: Whether any machine has trained an epoch.
-    """
-
-    ledger: Ledger
-    machines: ClusterLauncher
-    order: TaskOrder
+    ledger: Ledger  # what is finished and what failed
+    machines: ClusterLauncher  # the cluster
+    order: TaskOrder  # what all tasks have in common
+    # the rule for those that are lost; its rests hold also for what other processes are at
     restarts: Restarts = field(default_factory=Restarts)
-    running: dict[Any, Assignment] = field(default_factory=dict)
-    elsewhere: set[str] = field(default_factory=set)
-    open_trials: dict[str, Trial] = field(default_factory=dict)
+    running: dict[Any, Assignment] = field(default_factory=dict)  # what each task is at
+    elsewhere: set[str] = field(default_factory=set)  # keys that other processes were seen at
+    open_trials: dict[str, Trial] = field(default_factory=dict)  # those that are not written yet, by id
+    # of the cluster, by now
     room: events.Room = field(default_factory=lambda: events.Room(-1, -1))  # not known yet
-    idle: bool = True
-    served: bool = False
+    idle: bool = True  # whether there may be something to start
+    served: bool = False  # whether any machine has trained an epoch
 
     def __post_init__(self) -> None:
         self.open_trials = {trial.id: trial for trial in self.ledger.plan.trials}

@@ -54,17 +54,12 @@ def reason_of(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What one process knows of a plan so far.
-
-    Attributes:
-        failed: Why nodes failed, by key.
-        done: Keys of nodes in the store.
-    """
+    """What one process knows of a plan so far."""
 
     plan: Plan
     store: Store
-    failed: Failures
-    done: set[str] = field(default_factory=set)
+    failed: Failures  # why nodes failed, by key
+    done: set[str] = field(default_factory=set)  # keys of nodes in the store
 
     def begin(self, with_trials: bool = True) -> Iterator[events.Event]:
         """Say in the store what its trials will need, and take in what it holds already, every byte

@@ -80,14 +80,10 @@ def server() -> ForkServerContext:
 
 @dataclass
 class Processes:
-    """The launcher of this machine. Tasks are the pipes through which events come.
+    """The launcher of this machine. Tasks are the pipes through which events come."""
 
-    Attributes:
-        workers: Each task's process.
-        memory_kills: How many processes the system has killed so far for lack of memory.
-    """
-
-    workers: dict[Connection, ForkServerProcess] = field(default_factory=dict)
+    workers: dict[Connection, ForkServerProcess] = field(default_factory=dict)  # each task's process
+    # how many processes the system has killed so far for lack of memory
     memory_kills: int = field(default_factory=lambda: killed_for_memory())
 
     def start(self, order: TaskOrder) -> Connection:

@@ -39,17 +39,11 @@ Texts = dict[str, str]
 
 @dataclass(frozen=True)
 class Needs:
-    """What a task takes of its machine.
+    """What a task takes of its machine."""
 
-    Attributes:
-        cpus: Cores.
-        memory: Bytes.
-        gpus: 0 for none, less than 1 for a share of one.
-    """
-
-    cpus: int
-    memory: int
-    gpus: float = 0.0
+    cpus: int  # cores
+    memory: int  # bytes
+    gpus: float = 0.0  # 0 for none, less than 1 for a share of one
 
     def __str__(self) -> str:
         gpus = f", {self.gpus:g} of a GPU" if self.gpus else ""
@@ -58,37 +52,24 @@ class Needs:
 
 @dataclass(frozen=True)
 class TaskOrder:
-    """What a trainer is to do, in the types of JSON.
+    """What a trainer is to do, in the types of JSON."""
 
-    Attributes:
-        study: The text of the study (`spec.file.as_text`).
-        places: Where each of its settings was written, for messages.
-        functions: Where to import the strategies that are functions of a module, by label.
-        numerics: The fields of the plan's numerics profile.
-        store: Where the store is, from everywhere.
-        config: `RunConfig.as_json`.
-        needs: What the task takes of its machine.
-        folder: Where the command was started.
-        code: Files of the user's own, by the name that the study has for them, each with its SHA-256.
-        read: Hashes of what the plan read, to tell what differs where the plan comes out as another.
-        keys: Nodes to train in one pass, whose parents are in the store.
-        trials: Ids of those to write.
-        failures: The folder of `ledger.Failures`, of workers of one machine, which take all that is free
-            of the whole plan. None for an order of single nodes and trials, on any machine.
-    """
-
-    study: str
-    places: list[Any]
-    functions: dict[str, str]
-    numerics: dict[str, Any]
-    store: str
-    config: dict[str, Any]
-    needs: Needs
-    folder: str
+    study: str  # the text of the study (`spec.file.as_text`)
+    places: list[Any]  # where each of its settings was written, for messages
+    functions: dict[str, str]  # where to import the strategies that are functions of a module, by label
+    numerics: dict[str, Any]  # the fields of the plan's numerics profile
+    store: str  # where the store is, from everywhere
+    config: dict[str, Any]  # `RunConfig.as_json`
+    needs: Needs  # what the task takes of its machine
+    folder: str  # where the command was started
+    # files of the user's own, by the name that the study has for them, each with its SHA-256
     code: dict[str, tuple[str, Texts]]
+    # hashes of what the plan read, to tell what differs where the plan comes out as another
     read: dict[str, str]
-    keys: tuple[str, ...] = ()
-    trials: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()  # nodes to train in one pass, whose parents are in the store
+    trials: tuple[str, ...] = ()  # ids of those to write
+    # the folder of `ledger.Failures`, of workers of one machine, which take all that is free of the
+    # whole plan. None for an order of single nodes and trials, on any machine
     failures: str | None = None
 
     def dumps(self) -> str:
@@ -173,34 +154,21 @@ def read_by(plan: Plan) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TaskFailure:
-    """Why a task ended although it was not finished.
+    """Why a task ended although it was not finished."""
 
-    Attributes:
-        reason: In words.
-        code: The exit code of its process, where that is known.
-        short: Whether the system killed it for lack of memory.
-    """
-
-    reason: str
-    code: int | None = None
-    short: bool = False
+    reason: str  # in words
+    code: int | None = None  # the exit code of its process, where that is known
+    short: bool = False  # whether the system killed it for lack of memory
 
 
 @dataclass(frozen=True)
 class Message:
-    """What is heard of a task.
+    """What is heard of a task."""
 
-    Attributes:
-        task: What the launcher calls it.
-        events: What happened.
-        ended: Whether nothing more will come.
-        loss: Why, where the task was not finished.
-    """
-
-    task: Any
-    events: tuple[Event, ...] = ()
-    ended: bool = False
-    loss: TaskFailure | None = None
+    task: Any  # what the launcher calls it
+    events: tuple[Event, ...] = ()  # what happened
+    ended: bool = False  # whether nothing more will come
+    loss: TaskFailure | None = None  # why, where the task was not finished
 
 
 class Launcher(Protocol):
@@ -235,18 +203,14 @@ class Restarts:
     The first time at once, then after pauses that double from PAUSE_S on. After more than RETRIES losses
     without an epoch that was not reached before, a task is given up. Tasks go by names of what they do,
     such as keys of nodes.
-
-    Attributes:
-        clock: Seconds, as `time.monotonic`.
-        losses: How often a task of a name was lost since it last came further.
-        epochs: The last epoch of each node that any task has reached, by key.
-        rests: Until when nothing of a name is started.
     """
 
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.monotonic  # seconds, as `time.monotonic`
+    # how often a task of a name was lost since it last came further
     losses: dict[str, int] = field(default_factory=dict)
+    # the last epoch of each node that any task has reached, by key
     epochs: dict[str, int] = field(default_factory=dict)
-    rests: dict[str, float] = field(default_factory=dict)
+    rests: dict[str, float] = field(default_factory=dict)  # until when nothing of a name is started
 
     def see(self, event: Event, name: str) -> None:
         """Take in an event of the task `name`: one that comes further has lost nothing."""

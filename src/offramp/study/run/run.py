@@ -56,30 +56,22 @@ TRAINED_ON = ("train", "validation")
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a process runs a plan.
+    """How a process runs a plan."""
 
-    Attributes:
-        device: Where it trains.
-        cache_folder: Where caches too big for memory go, on this machine's own disk.
-        checkpoint_seconds: At most so much finished training is lost when the process is killed, besides
-            the epoch at hand; more where a checkpoint takes longer to write than CHEAP_SECONDS
-            (`pause_after`). 0 saves after every epoch. On Ctrl-C and SIGTERM it saves first, within an
-            epoch too.
-        workers: How many processes share the machine and the limits of caches, ranks included.
-        sharing: How many of them share the device, of an accelerator.
-        memory: Bytes that this process may take in all, where the study sets no limit; None for a share
-            of what is free.
-        speeds: See `offramp.engine.passes.Derived`.
-        seat: Which one it is of the ranks that train together, `numerics.ranks` of the plan in all.
-    """
-
+    # where it trains
     device: Annotated[torch.device, PlainValidator(torch.device), PlainSerializer(str)]
-    cache_folder: Path
+    cache_folder: Path  # where caches too big for memory go, on this machine's own disk
+    # at most so much finished training is lost when the process is killed, besides the epoch at hand;
+    # more where a checkpoint takes longer to write than CHEAP_SECONDS (`pause_after`). 0 saves after
+    # every epoch. On Ctrl-C and SIGTERM it saves first, within an epoch too
     checkpoint_seconds: float = 20.0
-    workers: int = 1
-    sharing: int = 1
+    workers: int = 1  # how many processes share the machine and the limits of caches, ranks included
+    sharing: int = 1  # how many of them share the device, of an accelerator
+    # bytes that this process may take in all, where the study sets no limit; None for a share of what is
+    # free
     memory: int | None = None
-    speeds: Speeds | None = None
+    speeds: Speeds | None = None  # see `offramp.engine.passes.Derived`
+    # which one it is of the ranks that train together, `numerics.ranks` of the plan in all
     seat: RankInfo = ONLY
 
     def as_json(self) -> dict[str, Any]:
@@ -99,25 +91,15 @@ class Lost(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One process at work on a plan.
+    """One process at work on a plan."""
 
-    Attributes:
-        ledger: What is finished and what failed.
-        config: How it works.
-        images: Of the plan's data.
-        allowed: The limits of `cache`.
-        cache: Of frozen values; None where the study wants none.
-        meter: What it measures costs with.
-        answers: Logits that trials have in common.
-    """
-
-    ledger: Ledger
-    config: RunConfig
-    images: Images
-    allowed: CacheLimits
-    cache: Cache | None
-    meter: Meter
-    answers: trials.LogitsByName = field(default_factory=dict)
+    ledger: Ledger  # what is finished and what failed
+    config: RunConfig  # how it works
+    images: Images  # of the plan's data
+    allowed: CacheLimits  # the limits of `cache`
+    cache: Cache | None  # of frozen values; None where the study wants none
+    meter: Meter  # what it measures costs with
+    answers: trials.LogitsByName = field(default_factory=dict)  # logits that trials have in common
 
     @property
     def plan(self) -> Plan:
