@@ -171,6 +171,29 @@ def test_damaged_checkpoint_counts_as_none(store: Store, caplog: pytest.LogCaptu
     assert store.read_checkpoint("other") is None
 
 
+DEEP = "[" * 5000
+NOTES = {  # and what of a header is wrong
+    "deep header": DEEP,
+    "no mapping": "[]",
+    "no metadata": "{}",
+    "deep note": json.dumps({"__metadata__": {"state": DEEP, "seal": ""}}),
+    "note of another type": json.dumps({"__metadata__": {"state": '{"rows": [[1, 2]]}', "seal": ""}}),
+    "note that is no text": json.dumps({"__metadata__": {"state": {}, "seal": ""}}),
+    "epoch without end": json.dumps({"__metadata__": {"state": '{"epoch": 1e999}', "seal": ""}}),
+}
+
+
+@pytest.mark.parametrize("header", NOTES.values(), ids=NOTES)
+def test_a_checkpoint_whose_head_is_strange_counts_as_none(
+    store: Store, caplog: pytest.LogCaptureFixture, header: str
+) -> None:
+    store.write_checkpoint("k", {"w": torch.arange(6.0)}, {"epoch": 3})
+    path = store.root / "work" / "k" / "checkpoint.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode())
+    assert store.read_checkpoint("k") is None and str(path) in caplog.text
+    assert store.archive.checkpoint_note("k") is None
+
+
 def test_other_logits_of_the_same_phases_are_said(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:

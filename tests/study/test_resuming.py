@@ -258,21 +258,77 @@ def test_a_checkpoint_of_a_phase_that_had_ended_is_kept_without_training(
     assert hashes(store) == hashes(whole)
 
 
+BASELINE = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 3}))
+
+
+@pytest.fixture(scope="module")
+def whole_baseline(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return finish(BASELINE, tmp_path_factory.mktemp("baseline"))[0]
+
+
 def test_a_damaged_checkpoint_starts_the_phase_over(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, whole_baseline: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plan = tiny_plan(tiny_study(["baseline"], recipe={"epochs": 3}))
-    whole, _ = finish(plan, tmp_path / "whole")
-    root = tmp_path / "cut"
-    running = run(plan, Store(root), conduct(root, checkpoint_seconds=0))
+    running = run(BASELINE, Store(tmp_path), conduct(tmp_path, checkpoint_seconds=0))
     next(e for e in running if isinstance(e, Epoch) and e.report.epoch == 2)
     running.close()
-    (checkpoint,) = (root / "work").glob("*/*")
+    (checkpoint,) = (tmp_path / "work").glob("*/*")
     flip(checkpoint)
-    store, events = finish(plan, root)
+    store, events = finish(BASELINE, tmp_path)
     assert [e.epoch for e in events if isinstance(e, GroupStarted)] == [0]
     assert str(checkpoint) in caplog.text
-    check_equal(whole, store)
+    check_equal(whole_baseline, store)
+
+
+def lacks_weights(tensors: dict[str, Any], state: dict[str, Any]) -> None:
+    del tensors[next(name for name in tensors if name.startswith("best/"))]
+
+
+def has_other_shapes(tensors: dict[str, Any], state: dict[str, Any]) -> None:
+    for name in [name for name in tensors if name.startswith("last/")]:
+        tensors[name] = torch.zeros(1)  # which `copy_` would spread
+
+
+def names_a_strange_moment(tensors: dict[str, Any], state: dict[str, Any]) -> None:
+    tensors["optimizer/nobody/momentum_buffer"] = torch.zeros(1)
+
+
+def counts_other_epochs(tensors: dict[str, Any], state: dict[str, Any]) -> None:
+    state["epoch"] = 2**62
+
+
+def lacks_its_history(tensors: dict[str, Any], state: dict[str, Any]) -> None:
+    del state["rows"]
+
+
+def has_strange_usage(tensors: dict[str, Any], state: dict[str, Any]) -> None:
+    state["usage"] = {"nobody": 1.0}
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        *(lacks_weights, has_other_shapes, names_a_strange_moment),
+        *(counts_other_epochs, lacks_its_history, has_strange_usage),
+    ],
+    ids=lambda harm: harm.__name__,
+)
+def test_a_sealed_checkpoint_that_is_none_of_its_phase_starts_it_over(
+    tmp_path: Path, whole_baseline: Store, caplog: pytest.LogCaptureFixture, harm: Callable[..., None]
+) -> None:
+    """Whoever writes a store can seal what is in it."""
+    running = run(BASELINE, Store(tmp_path), conduct(tmp_path, checkpoint_seconds=0))
+    next(e for e in running if isinstance(e, Epoch) and e.report.epoch == 2)
+    running.close()
+    (key,) = Store(tmp_path).archive.checkpoints()
+    saved = Store(tmp_path).read_checkpoint(key)
+    assert saved is not None
+    harm(*saved)
+    Store(tmp_path).write_checkpoint(key, *saved)
+    store, events = finish(BASELINE, tmp_path)
+    assert [e.epoch for e in events if isinstance(e, GroupStarted)] == [0]
+    assert key in caplog.text and "the phase starts over" in caplog.text
+    check_equal(whole_baseline, store)
 
 
 # A full disk.

@@ -409,7 +409,11 @@ def _laid_as(parameter: Tensor, tensor: Tensor) -> Tensor:
 
 
 def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-    """Bring a freshly enrolled trainee to where `pack` left it."""
+    """Bring a freshly enrolled trainee to where `pack` left it.
+
+    Raises:
+        Exception: Whatever comes up where that was another phase; the trainee is then worth nothing.
+    """
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
@@ -417,8 +421,12 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     def as_weights(prefix: str) -> dict[str, Tensor]:
         return {name: _laid_as(weights[name], tensor) for name, tensor in under(prefix).items()}
 
-    restore(trainee, under("last/"))
-    trainee.best = under("best/")
+    shapes = {name: tensor.shape for name, tensor in _live(trainee)}
+    last, trainee.best = under("last/"), under("best/")
+    for kept in (last, trainee.best if state["epoch"] else last):
+        if {name: tensor.shape for name, tensor in kept.items()} != shapes:
+            raise ValueError("it holds weights of another network")
+    restore(trainee, last)
     for name, average in trainee.average.items():
         average.copy_(tensors[f"average/{name}"])
     weights = _weights(trainee)
@@ -450,3 +458,5 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     trainee.validation_losses = [
         row.value for row in trainee.rows if (row.split, row.exit) == ("validation", OBJECTIVE)
     ]
+    if len(trainee.validation_losses) != trainee.epoch:
+        raise ValueError("its history is of other epochs")

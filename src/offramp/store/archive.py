@@ -16,7 +16,7 @@ from offramp import arrays
 from offramp.errors import OfframpError, nearest
 from offramp.store import manifest, sealed
 from offramp.store.locks import numbered
-from offramp.store.manifest import Cost, Manifest, NodeRecord, PhaseReads, SeedLog, TrialPlan
+from offramp.store.manifest import CheckpointNote, Cost, Manifest, NodeRecord, PhaseReads, SeedLog, TrialPlan
 from offramp.store.place import FileSystem, Place, file_system, place
 from offramp.store.sealed import Damaged, Documents, Kind
 
@@ -210,16 +210,14 @@ class Archive:
                 reasons[key] = str(FAILURES.read(self.files, key).get("reason"))
         return reasons
 
-    def checkpoint_note(self, key: str) -> dict[str, Any]:
+    def checkpoint_note(self, key: str) -> CheckpointNote | None:
         """What a checkpoint says beside its tensors, to be shown: its seal, which takes the tensors, is
-        not checked. Empty where there is none, and for one that says nothing."""
+        not checked. None where there is none, and for a damaged one."""
+        place = ("work", checked(key), "checkpoint.safetensors")
         try:
-            data = self.files.read("work", checked(key), "checkpoint.safetensors")
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            note = json.loads(header["__metadata__"]["state"])
-        except (Damaged, ValueError, LookupError, TypeError):
-            return {}
-        return note if isinstance(note, dict) else {}
+            return manifest.sealed_note(self.files.read(*place), self.files.path(*place))[1]
+        except Damaged:
+            return None
 
     def checkpoints(self) -> list[str]:
         """Keys of the phases that were begun and not finished, sorted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -210,17 +209,13 @@ def phases_by_key(courses: Iterable[TrialProgress]) -> dict[str, LivePhase]:
 
 def _under_way(key: str, archive: Archive) -> LivePhase:
     note, holder = archive.checkpoint_note(key), archive.files.holder(key)
-    try:
-        history = pd.DataFrame(note.get("rows", []), columns=COLUMNS)
-        epoch, epochs = int(note.get("epoch", 0)), note.get("epochs")
-    except (ValueError, TypeError):  # an altered one
+    if note is None:
         return LivePhase(key, holder=holder)
-    began = note.get("began")
     return LivePhase(
-        *(key, str(note.get("phase", "")), epoch, epochs if isinstance(epochs, int) else None),
-        history=history,
+        *(key, note.phase, note.epoch, note.epochs),
+        history=pd.DataFrame(list(note.rows), columns=COLUMNS),
         holder=holder,
-        began=began if isinstance(began, float) and math.isfinite(began) else None,
+        began=note.began,
     )
 
 

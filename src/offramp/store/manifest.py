@@ -28,12 +28,13 @@ from offramp.hashing import canonical, digest, plain
 from offramp.policy.calibration import Many
 from offramp.recipe import ADOPTED
 from offramp.store.place import Place
-from offramp.store.sealed import REMEDY, Damaged
+from offramp.store.sealed import REMEDY, Damaged, parsed
 
 NamedValue = Annotated[tuple[str, Any], Strict(False)]
 Number = Annotated[int, Field(gt=-(2**63), lt=2**63)] | float  # 1 stays 1, and 1.0 stays 1.0
 Fraction = Annotated[int | float, Field(ge=0, le=1)]
 Whole = Annotated[int, Field(ge=0, lt=2**63)]
+HistoryRow = Annotated[tuple[Whole, str, str, str, Number], Strict(False)]
 
 
 def _name(text: str) -> str:
@@ -485,6 +486,57 @@ class NodeRecord(Record):
     def phase(self) -> PhaseReads:
         """The part of `reads` that is asked for again."""
         return PhaseReads.model_validate(self.reads)
+
+
+class TallyNote(Record):
+    """How far an epoch is: see `offramp.engine.tally.Tally`."""
+
+    images: Whole
+    steps: Whole
+    seconds: Number
+
+
+class CheckpointNote(Record):
+    """What a checkpoint says beside its tensors: see `offramp.engine.trainee.pack`.
+
+    Attributes:
+        phase: its name.
+        epochs: how many there are; `epoch`: how many are done.
+        rows: of the history, each its epoch, split, exit, metric and value.
+        tally: of an epoch under way.
+    """
+
+    phase: str = ""
+    epochs: Whole | None = None
+    epoch: Whole = 0
+    seconds: dict[str, Number] = {}
+    epoch_seconds: Many[Number] = ()
+    began: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    frozen_macs: Number = 0
+    usage: dict[str, Number | None] = {}
+    rows: Many[HistoryRow] = ()
+    tally: TallyNote | None = None
+
+
+class SealedNote(Record):
+    """The metadata of a checkpoint. state: JSON of its note."""
+
+    state: str
+    seal: str
+
+
+class TensorHeader(Record):
+    """The head of a checkpoint's file, a safetensors file."""
+
+    metadata: SealedNote = Field(alias="__metadata__")
+
+
+def sealed_note(data: bytes, path: Place) -> tuple[SealedNote, CheckpointNote]:
+    """What a checkpoint's file says beside its tensors, as it stands there and typed; its seal, which
+    takes the tensors, is not checked. Raises Damaged."""
+    head = parsed(data[8 : 8 + int.from_bytes(data[:8], "little")], path)
+    note = read(TensorHeader, head, path).metadata
+    return note, read(CheckpointNote, parsed(note.state.encode(), path), path)
 
 
 class Cost(Record):

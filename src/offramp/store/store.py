@@ -49,7 +49,7 @@ from offramp.store.archive import (
     checked,
 )
 from offramp.store.locks import Lease
-from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog
+from offramp.store.manifest import Cost, Manifest, NodeRecord, SeedLog, sealed_note
 from offramp.store.place import Place
 from offramp.store.sealed import Damaged
 
@@ -390,15 +390,14 @@ def _pack_checkpoint(key: str, tensors: Mapping[str, Tensor], state: dict[str, A
 
 def _unpack_checkpoint(key: str, data: bytes, path: Place) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and state of a checkpoint. path: what messages call it. Raises Damaged."""
+    about, note = sealed_note(data, path)
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        note, seal = header["__metadata__"]["state"], header["__metadata__"]["seal"]
         tensors = load(data)
     except (SafetensorError, ValueError, LookupError, TypeError, AssertionError) as error:
         raise Damaged(path, "is not a checkpoint") from error
-    if seal != _tensor_seal(key, note, tensors):
+    if about.seal != _tensor_seal(key, about.state, tensors):
         raise Damaged(path, "does not match its seal")
-    return tensors, json.loads(note)
+    return tensors, note.as_json()
 
 
 def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ it all that goes to the store.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -19,13 +20,15 @@ from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee, enroll, trained_state, unpack
 from offramp.engine.values import reads_of
 from offramp.engine.weights import Weights
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, in_line
 from offramp.process import leave_signals_to_parent
 from offramp.recipe import finished
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run import events, trials
 from offramp.study.run.ledger import Ledger, reason_of
+
+log = logging.getLogger(__name__)
 
 
 def weights_of(plan: Plan, store: Store, seed: int, device: torch.device) -> Weights:
@@ -48,7 +51,14 @@ def enlist(
         trainee = enroll(node, weights, plan.numerics.fused_optimizer)
         saved = store.read_checkpoint(node.key)
         if saved is not None:
-            unpack(trainee, *saved)
+            try:
+                unpack(trainee, *saved)
+            except Exception as error:  # under a right seal, what anybody may have written
+                log.warning(
+                    "the checkpoint of phase '%s' (%s) is none of it (%s); the phase starts over",
+                    *(node.name, node.key, in_line(error)),
+                )
+                trainee = enroll(node, weights, plan.numerics.fused_optimizer)
         trainees.append(trainee)
     at = trainees[0].epoch, trainees[0].steps
     if images.ranks.count > 1 and not images.ranks.agree("\n".join(map(_stand, trainees))):
