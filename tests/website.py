@@ -12,11 +12,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 @dataclass
 class Site:
     """address: without a slash at its end.  pages: bytes by path.  leads: where a path leads on to.
+    length: what answers say of their own, where that is not so.
     cut: so many answers end half-way.  down: so many are 503.  requests: every path, in order."""
 
     address: str = ""
     pages: dict[str, bytes] = field(default_factory=dict)
     leads: dict[str, str] = field(default_factory=dict)
+    length: str | None = None
     cut: int = 0
     down: int = 0
     requests: list[str] = field(default_factory=list)
@@ -41,7 +43,7 @@ def serving() -> Iterator[Site]:
                 self.send_error(404)
             else:
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(page)))
+                self.send_header("Content-Length", site.length or str(len(page)))
                 self.end_headers()
                 self.wfile.write(page[: len(page) // 2] if site.cut else page)
                 site.cut -= site.cut > 0

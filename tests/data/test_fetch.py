@@ -23,12 +23,13 @@ import pytest
 from pictures import digests, refused, tree
 from syrupy.assertion import SnapshotAssertion
 
+from fuzz_kit import little_memory
 from offramp.data import DataSpec, load
 from offramp.data import fetch as fetching
 from offramp.data.fetch import already_fetched, fetched
 from offramp.data.load import read_source
 from offramp.data.notes import notes
-from offramp.errors import Unwritable
+from offramp.errors import OfframpError, Unwritable
 from website import Site, serving
 
 
@@ -157,6 +158,13 @@ def link(name: str, to: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
     return info
 
 
+def claiming(size: int) -> bytes:
+    """An archive whose first member says that its name has so many bytes."""
+    info = link("././@LongLink", "", tarfile.GNUTYPE_LONGNAME)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 4096
+
+
 HOSTILE = {
     "above.tar": tarred({"../evil": b"x"}),
     "deep.tar": tarred({"a/../../evil": b"x"}),
@@ -172,6 +180,12 @@ HOSTILE = {
     "control.zip": zipped({"a\x1b[2Jb": b"x"}),
     "broken.zip": zipped({"a": b"x" * 100})[:-30],
     "broken.tar.gz": b"\x1f\x8b" + b"\0" * 50,
+    "claims.tar": claiming(2**33),
+    "claims.tar.gz": gzip.compress(claiming(2**33)),
+    "folders.tar": tarred({"a/" * 900 + "evil": b"x"}),
+    "folders.zip": zipped({"a/" * 900 + "evil": b"x"}),
+    "letters.zip": zipped({"ä": b"x"}).replace("ä".encode(), b"\xff\xff"),
+    "places.zip": zipped({"a": b"x"})[:-6] + b"\xff\xff\xff\x7f\0\0",
 }
 
 
@@ -184,6 +198,13 @@ def test_an_archive_that_leads_elsewhere_is_refused(
     assert already_fetched(spec(site, name)) is None
     assert not list(tmp_path.rglob("*evil*")) and not Path("/tmp/offramp-evil").exists()
     assert not [p for p in (tmp_path / "cache").rglob("*") if p.is_file() and p.suffix != ".lock"]
+
+
+@pytest.mark.parametrize("name", ["claims.tar", "claims.tar.gz"])
+def test_a_header_that_claims_gigabytes_takes_no_memory(name: str, site: Site) -> None:
+    site.pages[f"/{name}"] = HOSTILE[name]
+    with little_memory(), pytest.raises(OfframpError, match="a header of it is larger"):
+        fetched(spec(site, name))
 
 
 @pytest.mark.parametrize("packer", [gzip, bz2, lzma])
@@ -233,6 +254,15 @@ def test_a_server_in_trouble_is_asked_again(
     with pytest.raises(Unwritable, match="cannot be fetched"):
         load(spec(site))
     assert already_fetched(spec(site)) is None
+
+
+@pytest.mark.parametrize("length", ["abc", "-5", "1.5"])
+def test_a_length_that_is_no_number_is_none(
+    length: str, site: Site, photos: Path, tmp_path: Path
+) -> None:
+    site.pages["/photos.zip"] = packed(photos, ".zip", tmp_path)
+    site.length = length
+    assert digests(load(spec(site))) == digests(load(DataSpec("folder", root=str(photos))))
 
 
 def test_what_is_not_there_is_not_asked_for_again(site: Site, snapshot: SnapshotAssertion) -> None:

@@ -7,10 +7,14 @@ again: keys hold hashes of pixels, so that files which changed there or here mak
 
 from __future__ import annotations
 
+import bz2
+import errno
+import gzip
 import hashlib
 import http.client
 import json
 import lzma
+import math
 import os
 import re
 import shutil
@@ -19,8 +23,7 @@ import string
 import tarfile
 import time
 import zipfile
-import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -34,6 +37,7 @@ from offramp.data_spec import DataSpec
 from offramp.errors import OfframpError, Unwritable, in_line
 from offramp.escape import has_controls
 from offramp.files import new_folder, user_cache, writing
+from offramp.hashing import from_text
 
 TRIES, PAUSE_S = 3, 2.0  # of a fetch; before the second one, and then twice as long
 SILENCE_S = 60.0  # until a server that says nothing counts as away
@@ -41,7 +45,13 @@ BLOCK = 2**20
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 RECORD = "fetched.json"  # what is known of what was fetched; beside it, `files`
 PASSING = (408, 425, 429)  # answers that another try may change, as those from 500 on
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+PACKED: Mapping[bytes, Callable[..., Any]] = {
+    **{b"\x1f\x8b": gzip.open, b"BZh": bz2.open},
+    **dict.fromkeys((b"\xfd7zXZ\0", b"]\0\0"), lzma.open),
+}
+"""What unpacks a file that begins so."""
+HEADER = 2**20  # bytes of a member's header, its name included
+DEEPEST = 64  # parts of a name: far below where a path ends, and Python's recursion
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,7 @@ def already_fetched(spec: DataSpec) -> FetchedFiles | None:
     """The files behind `spec.url` that were fetched before, if they were."""
     place = _place(spec)
     try:
-        record = json.loads((place / RECORD).read_bytes())
+        record = from_text((place / RECORD).read_bytes())
         return FetchedFiles(_inner(place / "files"), str(record["sha256"]))
     except (OSError, ValueError, LookupError, TypeError):
         return None
@@ -181,7 +191,7 @@ def _try(url: str, file: IO[bytes]) -> str:
             raise OfframpError(
                 f"{url} leads to {response.url}, which is less safe; name that in data.url"
             )
-        length = response.headers.get("Content-Length")
+        length = response.length  # None where the server says none, or no number
         while True:
             try:
                 block = response.read(BLOCK)
@@ -192,8 +202,8 @@ def _try(url: str, file: IO[bytes]) -> str:
             file.write(block)
             digest.update(block)
             count += len(block)
-    if length is not None and count != int(length):
-        raise http.client.IncompleteRead(b"", int(length) - count)
+    if length is not None and count != length:
+        raise http.client.IncompleteRead(b"", length - count)
     return digest.hexdigest()
 
 
@@ -218,7 +228,11 @@ def _unpack(path: Path, folder: Path, url: str) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         name = os.path.relpath(error.filename, folder)
         raise OfframpError(f"{url} holds {name!r} twice; mend the archive") from None
-    except BROKEN as error:
+    except OfframpError:
+        raise
+    except Exception as error:  # zip, tar and all that packs them raise whatever they like
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # the disk's
         words = in_line(error)
         raise OfframpError(f"{url} cannot be unpacked ({words}); mend the archive") from error
 
@@ -234,17 +248,50 @@ def _members(path: Path, url: str) -> Generator[tuple[str, int, Any], None, None
                 if not info.is_dir():
                     yield info.filename, info.file_size, packed.open(info)
         return
-    with tarfile.open(path) as bundled:
-        for member in bundled:
+    with _unpacked(path) as file, tarfile.open(fileobj=file, mode="r:") as bundled:
+        while (member := bundled.next()) is not None:
             if not (member.isreg() or member.isdir()):
                 raise _refused(url, member.name, "is neither a file nor a folder")
+            file.left = math.inf
             if member.isreg():
                 yield member.name, member.size, bundled.extractfile(member)
-        try:  # checksums stand at the end, and tarfile takes damage in between for the end
-            while bundled.fileobj is not None and bundled.fileobj.read(BLOCK):
-                pass
-        except OSError as error:  # of gzip and bz2
-            raise tarfile.ReadError(str(error)) from error
+            file.left = HEADER
+        file.left = math.inf
+        while file.read(
+            BLOCK
+        ):  # checksums stand at the end, and tarfile takes damage before for the end
+            pass
+
+
+@dataclass
+class _Counted:
+    """A file of which at most `left` bytes are read: the header of a member may claim any size for its
+    name, and tarfile takes memory for it."""
+
+    file: IO[bytes]
+    left: float
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if self.left < 0:
+            raise tarfile.ReadError("a header of it is larger than any that archives have")
+        return self.file.read(size)
+
+    def seek(self, place: int) -> int:
+        return self.file.seek(place)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[_Counted]:
+    """A tar archive, whatever packs it, before its first header."""
+    with path.open("rb") as packed:
+        start = packed.read(6)
+    opened = next((unpack for magic, unpack in PACKED.items() if start.startswith(magic)), open)
+    with opened(path, "rb") as file:
+        yield _Counted(file, HEADER)
 
 
 def _target(name: str, folder: Path, url: str) -> Path:
@@ -252,6 +299,8 @@ def _target(name: str, folder: Path, url: str) -> Path:
     inside = PurePosixPath(name)
     if inside.is_absolute() or ".." in inside.parts or not inside.parts or "\\" in name:
         raise _refused(url, name, "leads out of its folder")
+    if len(inside.parts) > DEEPEST:
+        raise _refused(url, name[:99], f"lies in more than {DEEPEST - 1} folders")
     if has_controls(name):
         raise _refused(url, name, "has a name with control characters")
     return folder.joinpath(*inside.parts)
