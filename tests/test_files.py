@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -56,7 +57,9 @@ def test_folders_on_the_way_are_not_needed_yet(tmp_path: Path) -> None:
 def test_of_two_folders_that_are_written_at_once_the_last_is_whole(
     taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another process comes between two steps: after the old one was moved away, or before."""
+    """Another process comes between two steps: after the old one was moved away, or before. On a disk
+    that cannot let names change places."""
+    monkeypatch.setattr("offramp.files._exchanged", lambda *_: False)
     out, replace, names = tmp_path / "out", Path.replace, ("a", "b")
 
     def write(content: str) -> None:
@@ -79,6 +82,19 @@ def test_of_two_folders_that_are_written_at_once_the_last_is_whole(
         write("new")
     assert Path.replace is replace and [*tmp_path.iterdir()] == [out]
     assert [(out / name).read_text() for name in names] == ["new", "new"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are two renames elsewhere")
+def test_of_a_folder_in_the_place_of_another_there_is_one_at_any_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two renames would leave none to whoever is killed between them."""
+    out = tmp_path / "out"
+    for content in ("old", "new"):
+        with folder_at(out) as folder:
+            (folder / "a").write_text(content)
+        monkeypatch.setattr(Path, "replace", None)
+    assert (out / "a").read_text() == "new" and [*tmp_path.iterdir()] == [out]
 
 
 def test_what_a_file_cannot_replace_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import io
-import json
 import logging
 import os
 import shutil
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.errors import OfframpError, Unwritable
-from offramp.hashing import is_sealed_text, text, with_seal
+from offramp.hashing import from_text, is_sealed_text, text, with_seal
 from offramp.units import size
 
 log = logging.getLogger("offramp.data")  # whose warnings every command shows
@@ -183,6 +182,8 @@ def new_folder(path: Path, staging: Path) -> Iterator[Path]:
 
 def _put(folder: Path, path: Path, staging: Path) -> Path | None:
     """Make `folder` `path`; where that lies now which was there."""
+    if _exchanged(folder, path):  # else whoever is killed between two renames leaves nothing at `path`
+        return folder
     while True:
         grave = None
         with suppress(FileNotFoundError):
@@ -196,6 +197,19 @@ def _put(folder: Path, path: Path, staging: Path) -> Path | None:
                 grave.replace(path)
             raise
         return grave
+
+
+def _exchanged(first: Path, second: Path) -> bool:
+    """Let two paths change places at once, where both are there and the system and the disk can."""
+    import ctypes  # few commands write folders
+
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # a system that is not Linux
+        return False
+    here, exchange = -100, 2  # AT_FDCWD and RENAME_EXCHANGE
+    names = map(os.fsencode, (first, second))
+    return bool(rename(here, next(names), here, next(names), exchange) == 0)
 
 
 @contextmanager
@@ -268,7 +282,7 @@ def read_cached(path: Path) -> dict[str, Any] | None:
     except OSError:
         return None
     with suppress(ValueError):
-        document = json.loads(data)
+        document = from_text(data)
         if isinstance(document, dict):
             if document.get("version") != CACHE_VERSION:
                 return None
