@@ -137,7 +137,7 @@ def test_the_list_of_sums_itself(bundle: Path, tmp_path: Path, snapshot: Snapsho
     assert bundle_refusal(Bundle, bundle) == snapshot
     (tmp_path / "outside").write_text("")
     others = ("C:outside", r"\outside", r"more\..\..\outside", r"\\host\share\outside")  # of Windows
-    for name in ("../outside", str(tmp_path / "outside"), "", *others):
+    for name in ("../outside", str(tmp_path / "outside"), "", *others, "run.py", "./run.py"):
         sums.write_text(f"{whole}{'0' * 64}  {name}\n")
         assert bundle_refusal(Bundle, bundle) == snapshot
     sums.unlink()

@@ -920,8 +920,10 @@ def _verified(folder: Path) -> frozenset[str]:
         digest, _, name = line.partition("  ")
         path = folder / name
         place = PureWindowsPath(name)  # which reads the separators and drives of every system
-        if not name or place.anchor or ".." in place.parts:
-            raise BundleError(f"{folder / SUMS} has a line that names no file of the bundle: {line!r}")
+        if place.as_posix() != name or place.anchor or ".." in place.parts or name in names:
+            raise BundleError(
+                f"{folder / SUMS} has a line that names no file of the bundle, or one again: {line!r}"
+            )
         try:
             if not path.is_file():  # a pipe would be waited for, a device never ends
                 raise FileNotFoundError
