@@ -506,3 +506,24 @@ def test_the_final_exits_images_are_its_own() -> None:
     images = runs.images(MEASURES["final-accuracy-test"])
     assert images is not None
     assert [values.tolist() for values in images.values()] == [[0.0, 1, 1, 1]] * 2
+
+
+def test_logits_that_say_nothing_leave_nothing_to_compare() -> None:
+    """NaN throughout: no image leaves, and less than the full network takes nobody can spend."""
+    whole = evidence([simple(label, seed, sure=float("nan")) for label in "ab" for seed in (1, 2)])
+    (runs,) = whole.runs
+    assert [level.macs for level in runs.levels] == [max(runs.trials[0].macs)]
+    assert tables.make(whole)
+
+
+def test_long_names_make_names_of_files() -> None:
+    whole = evidence([simple("a", 1, model="m" * 300 + end) for end in "xy"])
+    first, second = (runs.place_slug for runs in whole.runs)
+    assert first != second and max(len(first), len(second)) < 200
+
+
+def test_values_that_are_not_finite_are_no_sample() -> None:
+    whole = evidence([simple(label, seed) for label in "ab" for seed in (1, 2)])
+    lost = replace(whole, table=whole.table.assign(value=np.inf))
+    (runs,) = lost.runs
+    assert runs.sample(MEASURES["accuracy-test"]) is None

@@ -55,6 +55,8 @@ from offramp.store.record import TrialRecord, read
 from offramp.store.table import COLUMNS, tidy
 from offramp.units import counted
 
+LONGEST = 120  # letters of a network and data in the name of a file, which may have 255 in all
+
 
 @dataclass(frozen=True, eq=False)
 class Gathered:
@@ -207,9 +209,10 @@ class Evidence:
         short = {(model, data): slug(model, data.partition(" (")[0]) for model, data in pairs}
         times = Counter(short.values())
         for model, data in pairs:
-            plain = name = short[model, data] if times[short[model, data]] == 1 else slug(model, data)
+            whole = short[model, data] if times[short[model, data]] == 1 else slug(model, data)
+            plain = name = whole[:LONGEST]
             count = 1
-            while name in by_name:  # names may differ only in signs that no file's name has
+            while name in by_name:  # names may differ only in signs that no file's name has, or later
                 count += 1
                 name = f"{plain}-{count}"
             by_name[name] = Runs(self, model, data, name)

@@ -267,5 +267,6 @@ class Runs:
         if key not in self._samples:
             rows = self.values(measure, exit)
             images = self.images(measure, exit)
-            self._samples[key] = None if rows.empty else sample(rows, COLUMNS, images)
+            read = None if rows.empty else sample(rows, COLUMNS, images)
+            self._samples[key] = None if read is None or not read.groups else read
         return self._samples[key]

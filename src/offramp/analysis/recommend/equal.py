@@ -59,7 +59,8 @@ def equal_compute(facts: Facts, data: str, names: Mapping[Candidate, str]) -> tu
     if not early:
         return ()
     spent = levels([a.macs for seeds in early.values() for a in seeds.values()])
-    return tuple(_level(facts, data, several, names, macs, len(spent)) for macs in spent)
+    compared = (_level(facts, data, several, names, macs, len(spent)) for macs in spent)
+    return tuple(level for level in compared if level.means)
 
 
 def beside_controls(
@@ -75,7 +76,9 @@ def beside_controls(
     for control, seeds in plain.items():
         compared = {**early, control: seeds}
         macs, named = max(a.macs[-1] for a in seeds.values()), {**names, control: controls[control]}
-        by_name[controls[control]] = _level(facts, data, compared, named, macs, len(plain))
+        level = _level(facts, data, compared, named, macs, len(plain))
+        if level.means:
+            by_name[controls[control]] = level
     return by_name
 
 

@@ -166,9 +166,8 @@ def _rows(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
 
 
 def _labels(column: pd.Series, name: str) -> list[str]:
-    empty = column.isna() | (column.map(str).str.strip() == "")
-    if empty.any():
-        count = int(empty.sum())
+    count = int(column.isna().sum()) + sum(not str(value).strip() for value in column)
+    if count:
         raise OfframpError(
             f"column '{name}' is empty in {count} of {len(column)} rows; fill it or leave them out"
         )

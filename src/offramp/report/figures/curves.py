@@ -180,7 +180,7 @@ def _pair(
     """Train and validation beside each other, with one vertical axis."""
     visible = mine[mine["low"] > 0] if metric.log else mine
     low, high = visible["low"].min() * metric.measure.scale, visible["high"].max() * metric.measure.scale
-    whole = min(5, max(1, int(visible["step"].max()) - 1))  # more ticks would be between epochs
+    whole = min(5, max(1, visible["step"].nunique() - 1))  # more ticks would be between epochs
     panels = []
     for split in series.SPLITS:
         rows = visible[visible["split"] == split][["strategy", "step", "value", "low", "high"]].copy()
