@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from offramp.hashing import canonical, derive, digest, file_digest, plain
+from offramp.hashing import canonical, derive, digest, file_digest, from_text, plain
 from offramp.parts import head, segments
 from offramp.phase import CE, KD, Init
 
@@ -99,3 +99,9 @@ def test_seeds_of_purposes_are_independent_and_stable() -> None:
         )
     }
     assert len(seeds) == 9 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{", b"\xff"])
+def test_text_that_is_no_json_is_one_kind_of_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        from_text(text)

@@ -122,6 +122,14 @@ def text(value: Any) -> bytes:
     return json.dumps(plain(value), sort_keys=True, indent=1).encode()
 
 
+def from_text(data: bytes | str) -> Any:
+    """The value of a JSON file. Raises ValueError, also for lists in lists in lists without end."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def with_seal(record: Mapping[str, Any]) -> dict[str, Any]:
     """`record` in JSON's types and its seal, for a file that proves itself: the SHA-256 of the `text` of
     all else in it.

@@ -3,6 +3,8 @@ unpack to any size."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.parquet import FileMetaData, ParquetFile
@@ -11,6 +13,13 @@ from offramp.units import size
 
 CELLS = 50_000_000  # of all columns together: 0.4 GB as numbers, and more as texts
 BYTES = 2**30  # of all texts, each as often as it stands in the table
+HOLDS = {
+    "text": (pa.types.is_string, pa.types.is_large_string),
+    "whole numbers": (pa.types.is_integer,),
+    "numbers": (pa.types.is_integer, pa.types.is_floating),
+    "true or false": (pa.types.is_boolean,),
+}
+"""What a column may hold."""
 
 
 class TooLarge(ValueError):
@@ -35,6 +44,24 @@ def read(data: bytes) -> pa.Table:
     table.validate(full=True)  # text too, which pandas decodes later
     _check_bytes(sum(_unpacked(chunk) for column in table.columns for chunk in column.chunks))
     return table.cast(file.schema_arrow)
+
+
+def other_than(table: pa.Table, columns: Mapping[str, str]) -> str | None:
+    """What of a table is not as it should be: a clause that says it of the file, or None.
+
+    Args:
+        table: That was read.
+        columns: What each column holds, by name: of HOLDS, with `?` where some may be missing.
+    """
+    for name, kind in columns.items():
+        if table.schema.names.count(name) != 1:
+            return f"{'lacks' if name not in table.schema.names else 'has twice'} the column '{name}'"
+        column, word = table.column(name), kind.removesuffix("?")
+        if len(column) > column.null_count and not any(is_kind(column.type) for is_kind in HOLDS[word]):
+            return f"has a column '{name}' that is not {word}"
+        if column.null_count and not kind.endswith("?"):
+            return f"has a column '{name}' with gaps"
+    return None
 
 
 def _check_size(about: FileMetaData) -> None:

@@ -30,6 +30,12 @@ def record(n: int = 0, parents: tuple[str, ...] = ()) -> NodeRecord:
     return records.node({"n": n, "parents": list(parents), "rate": 0.1}, summary=summary)
 
 
+def history(**columns: object) -> pd.DataFrame:
+    """Two epochs, with some columns in place of theirs."""
+    usual = {"split": "train", "exit": "objective", "metric": "loss", "value": [0.5, float("inf")]}
+    return pd.DataFrame({"epoch": [1, 2], **usual, **columns})
+
+
 LOGITS = {"test": np.eye(3)[:, None], "test_labels": np.arange(3)}
 
 
@@ -39,7 +45,7 @@ def node(store: Store, n: int = 0, parents: tuple[str, ...] = (), fill: float = 
     store.write_node(
         new,
         {"a.weight": torch.full((4, 3), fill), "a.steps": torch.tensor(7), "none": torch.ones(0)},
-        pd.DataFrame({"epoch": [1, 2], "loss": [0.5, float("inf")]}),
+        history(),
         records.cost(),
     )
     return new.key

@@ -43,7 +43,13 @@ def changed(path: Path, *names: str, value: Any = None) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("data.test", None), ("seed", "1"), ("macs", [1.5]), ("metrics.test.accuracy", ["high"])],
+    [
+        ("data.test", None),
+        ("seed", "1"),
+        ("macs", [1.5]),
+        ("metrics.test.accuracy", ["high"]),
+        ("data.spec", {"title": 3}),
+    ],
 )
 def test_a_field_that_is_missing_or_of_another_type_is_named(
     store: Store, field: str, value: Any, snapshot: SnapshotAssertion

@@ -128,6 +128,10 @@ def test_files_that_hold_something_else(mine: Path, snapshot: SnapshotAssertion)
         "bytes": lambda path: path.write_bytes(b"PAR1 and no more PAR1"),
         "columns": lambda path: pd.DataFrame({"trial": ["a"]}).to_parquet(path),
         "rows": lambda path: table.assign(trial="b").to_parquet(path),
+        "doubled": lambda path: pd.concat([table, table.tail(1)]).to_parquet(path, index=False),
+        "texts": lambda path: table.assign(exit=table["exit"].astype(str)).to_parquet(path),
+        "exits": lambda path: table[table["exit"] != 1].to_parquet(path, index=False),
+        "gaps": lambda path: table.assign(strategy=None).to_parquet(path),
     }
     for change in changes.values():
         change(mine / "table.parquet")

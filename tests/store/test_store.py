@@ -19,6 +19,8 @@ from offramp.hashing import digest
 from offramp.store.store import Store
 from wording import refusal
 
+DEEP = "[" * 5000
+
 
 def test_node_comes_back_as_written(store: Store) -> None:
     assert store.nodes() == []
@@ -31,7 +33,7 @@ def test_node_comes_back_as_written(store: Store) -> None:
     weights = store.node_weights(key)
     assert torch.equal(weights["a.weight"], torch.ones(4, 3))
     assert weights["a.steps"].shape == () and weights["a.steps"].dtype == torch.int64
-    assert store.node_history(key)["loss"].tolist() == [0.5, float("inf")]
+    assert store.node_history(key)["value"].tolist() == [0.5, float("inf")]
     assert store.node_cost(key) == records.cost()
 
 
@@ -120,7 +122,7 @@ def test_version(store: Store, tmp_path: Path, snapshot: SnapshotAssertion) -> N
     Store(store.root)
     path.write_text(json.dumps({"format": 2}))
     assert refusal(Store, store.root) == snapshot
-    for text in ("", "{", "[]", "{}", '{"format": "1"}'):
+    for text in ("", "{", "[]", "{}", '{"format": "1"}', DEEP):
         path.write_text(text)
         assert "names no format" in refusal(Store, store.root)
     path.unlink()
@@ -171,7 +173,6 @@ def test_damaged_checkpoint_counts_as_none(store: Store, caplog: pytest.LogCaptu
     assert store.read_checkpoint("other") is None
 
 
-DEEP = "[" * 5000
 NOTES = {  # and what of a header is wrong
     "deep header": DEEP,
     "no mapping": "[]",

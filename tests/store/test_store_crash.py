@@ -10,10 +10,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from store_kit import count_or_die, files, node, trial
+from store_kit import count_or_die, files, history, node, trial
 from syrupy.assertion import SnapshotAssertion
 
 import records
@@ -44,8 +43,8 @@ def test_two_processes_write_the_same_keys(store: Store) -> None:
         mine = Store(store.root)
         for n in range(20):
             record = records.node({"n": n})
-            weights, history = {"w": torch.full((1000,), me)}, pd.DataFrame({"me": [me]})
-            mine.write_node(record, weights, history, records.cost(seconds={"me": me}))
+            weights, rows = {"w": torch.full((1000,), me)}, history(value=me)
+            mine.write_node(record, weights, rows, records.cost(seconds={"me": me}))
             mine.verify_node(record.key)
             logits = {"test": np.full((10, 1, 2), me), "test_labels": np.zeros(10, int)}
             mine.write_trial("t", records.manifest(options={"n": n, "me": me}), logits)
@@ -64,7 +63,7 @@ def test_two_processes_write_the_same_keys(store: Store) -> None:
         store.verify_node(key)
         me = store.node_cost(key).seconds["me"]
         assert set(store.node_weights(key)["w"].tolist()) == {me}
-        assert store.node_history(key)["me"].tolist() == [me]
+        assert set(store.node_history(key)["value"]) == {me}
     assert set(store.trial_logits("t")["test"].flat) == {store.read_trial("t").options["me"]}
     assert not [f for f in files(store.root) if f.startswith("staging")]
 

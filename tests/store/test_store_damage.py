@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from store_kit import LOGITS, NODE_FILES, node, trial
+from store_kit import LOGITS, NODE_FILES, history, node, record, trial
 
 import records
 from disks import flip, sparse, truncate
@@ -152,6 +152,25 @@ def test_arrays_that_are_no_logits_are_named(store: Store, name: str) -> None:
     with pytest.raises(Damaged) as caught:
         store.trial_logits("t")
     assert caught.value.path == store.root / "trials" / "t" / "logits.npz"
+    assert "\n" not in str(caught.value)
+
+
+ODD_HISTORIES = {
+    "epochs in text": history(epoch=["1", "2"]),
+    "values in text": history(value=["a", "b"]),
+    "exits by number": history(exit=1),
+    "a metric that is missing": history(metric=[None, "loss"]),
+    "no metric": history().drop(columns="metric"),
+    "two alike": history(epoch=1),
+}
+
+
+@pytest.mark.parametrize("name", ODD_HISTORIES)
+def test_a_table_that_is_no_history_is_named(store: Store, name: str) -> None:
+    store.write_node(record(), {}, ODD_HISTORIES[name], records.cost())
+    with pytest.raises(Damaged) as caught:
+        store.node_history(record().key)
+    assert caught.value.path == store.root / "nodes" / record().key / "history.parquet"
     assert "\n" not in str(caught.value)
 
 

@@ -280,29 +280,34 @@ def test_a_damaged_checkpoint_starts_the_phase_over(
     check_equal(whole_baseline, store)
 
 
-def lacks_weights(tensors: dict[str, Any], state: dict[str, Any]) -> None:
+Saved = tuple[dict[str, Any], dict[str, Any]]  # tensors and state of a checkpoint
+
+
+def lacks_weights(saved: Saved) -> None:
+    tensors, _ = saved
     del tensors[next(name for name in tensors if name.startswith("best/"))]
 
 
-def has_other_shapes(tensors: dict[str, Any], state: dict[str, Any]) -> None:
+def has_other_shapes(saved: Saved) -> None:
+    tensors, _ = saved
     for name in [name for name in tensors if name.startswith("last/")]:
         tensors[name] = torch.zeros(1)  # which `copy_` would spread
 
 
-def names_a_strange_moment(tensors: dict[str, Any], state: dict[str, Any]) -> None:
-    tensors["optimizer/nobody/momentum_buffer"] = torch.zeros(1)
+def names_a_strange_moment(saved: Saved) -> None:
+    saved[0]["optimizer/nobody/momentum_buffer"] = torch.zeros(1)
 
 
-def counts_other_epochs(tensors: dict[str, Any], state: dict[str, Any]) -> None:
-    state["epoch"] = 2**62
+def counts_other_epochs(saved: Saved) -> None:
+    saved[1]["epoch"] = 2**62
 
 
-def lacks_its_history(tensors: dict[str, Any], state: dict[str, Any]) -> None:
-    del state["rows"]
+def lacks_its_history(saved: Saved) -> None:
+    del saved[1]["rows"]
 
 
-def has_strange_usage(tensors: dict[str, Any], state: dict[str, Any]) -> None:
-    state["usage"] = {"nobody": 1.0}
+def has_strange_usage(saved: Saved) -> None:
+    saved[1]["usage"] = {"nobody": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -314,7 +319,10 @@ def has_strange_usage(tensors: dict[str, Any], state: dict[str, Any]) -> None:
     ids=lambda harm: harm.__name__,
 )
 def test_a_sealed_checkpoint_that_is_none_of_its_phase_starts_it_over(
-    tmp_path: Path, whole_baseline: Store, caplog: pytest.LogCaptureFixture, harm: Callable[..., None]
+    tmp_path: Path,
+    whole_baseline: Store,
+    caplog: pytest.LogCaptureFixture,
+    harm: Callable[[Saved], None],
 ) -> None:
     """Whoever writes a store can seal what is in it."""
     running = run(BASELINE, Store(tmp_path), conduct(tmp_path, checkpoint_seconds=0))
@@ -323,7 +331,7 @@ def test_a_sealed_checkpoint_that_is_none_of_its_phase_starts_it_over(
     (key,) = Store(tmp_path).archive.checkpoints()
     saved = Store(tmp_path).read_checkpoint(key)
     assert saved is not None
-    harm(*saved)
+    harm(saved)
     Store(tmp_path).write_checkpoint(key, *saved)
     store, events = finish(BASELINE, tmp_path)
     assert [e.epoch for e in events if isinstance(e, GroupStarted)] == [0]

@@ -37,6 +37,7 @@ from offramp.nets.network import identified, inside, with_trunks
 from offramp.nets.own_exits import with_exits
 from offramp.numerics import profile
 from offramp.recipe import ADOPTED
+from offramp.store.archive import HISTORY
 from offramp.store.manifest import Cost, NodeLabels, NodeRecord, NodeSummary
 from offramp.store.place import Place
 from offramp.store.provenance import provenance
@@ -47,8 +48,6 @@ from offramp.study.run import trials
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 from offramp.units import noun
-
-HISTORY = ["epoch", "split", "exit", "metric", "value"]
 
 
 def adopt(
@@ -266,4 +265,4 @@ def _keep(
         summary=summary,
     )
     nothing = Cost(seconds={}, macs_written=0, macs_executed=0, comparable=False)
-    store.write_node(record, weights, pd.DataFrame({name: [] for name in HISTORY}), nothing)
+    store.write_node(record, weights, pd.DataFrame({name: [] for name in HISTORY.columns}), nothing)

@@ -21,6 +21,7 @@ from offramp.data.splits import Splits, Subset
 from offramp.data_spec import SPLITS, DataSpec
 from offramp.errors import OfframpError
 from offramp.files import TABLE, read_regular, write_whole
+from offramp.hashing import from_text
 
 VERSION = 1
 
@@ -42,7 +43,7 @@ def named_by(spec: DataSpec) -> SplitFile | None:
 def read(path: Path) -> SplitFile:
     """Raises OfframpError where a file cannot be read as a split file."""
     try:
-        document = json.loads(read_regular(path, TABLE))
+        document = from_text(read_regular(path, TABLE))
         splits = {name: dict(document["splits"][name]) for name in SPLITS}
         good = document["version"] == VERSION and all(
             entries and all(isinstance(sha, str) for sha in entries.values())
@@ -52,7 +53,7 @@ def read(path: Path) -> SplitFile:
         raise OfframpError(f"there is no file {path}; correct data.split_file") from error
     except OSError as error:
         raise OfframpError(f"cannot read {path} ({error.strerror}); give another file") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise OfframpError(f"{path} is no split file ({error!r}); save it again") from error
     if not good:
         raise OfframpError(f"{path} is no split file of version {VERSION}; save it again")

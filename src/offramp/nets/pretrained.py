@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 import socket
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.files import ARRAYS, RECORDS, check_regular, inside, read_regular
+from offramp.hashing import from_text
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.cut.partition import Trunk
 from offramp.nets.identity import tensors_digest
@@ -448,9 +448,9 @@ def _index_of(path: Path) -> Path | None:
 def _shards(index: Path) -> Iterator[Path]:
     """The files that an index names, each once."""
     try:
-        listed = json.loads(read_regular(index, RECORDS))["weight_map"].values()
+        listed = from_text(read_regular(index, RECORDS))["weight_map"].values()
         names = list(dict.fromkeys(str(name) for name in listed))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise OfframpError(f"{index} is no index of weights ({error!r}); give another file") from error
     for name in names:
         try:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offramp.errors import OfframpError
+from offramp.hashing import from_text
 
 WINDOWS = {"1 min": 60, "10 min": 600, "1 h": 3600}
 LONGEST = max(WINDOWS.values())
@@ -106,8 +107,8 @@ class AnswerFile:
         first = max(size - TAIL, 0)  # where a line begins, or not
         for line in os.pread(self._handle, size - first, first).splitlines()[first > 0 :]:
             try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError):
+                fields = from_text(line)
+            except ValueError:
                 continue
             if isinstance(fields, dict):
                 yield fields

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +19,7 @@ from starlette.requests import Request
 
 from offramp.bundle.runtime import Bundle
 from offramp.errors import check_fields, in_line, shortened
+from offramp.hashing import from_text
 from offramp.preprocessing import FORMATS, Preprocessing
 
 FORM = "multipart/form-data"
@@ -111,8 +111,8 @@ def read_labels(body: bytes, bundle: Bundle) -> list[tuple[str, str]]:
     several = bundle.several
     form = '{"id": "…", "labels": ["…"]}' if several else '{"id": "…", "label": "…"}'
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
+        value = from_text(body)
+    except ValueError:
         value = None
     listed = value if isinstance(value, list) else [value]
     if len(listed) > LABELS:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from offramp import arrays
 from offramp.errors import OfframpError, nearest
+from offramp.hashing import from_text
 from offramp.store import manifest, sealed
 from offramp.store.locks import numbered
-from offramp.store.manifest import CheckpointNote, Cost, Manifest, NodeRecord, PhaseReads, SeedLog, TrialPlan
+from offramp.store.manifest import (
+    CheckpointNote,
+    Cost,
+    Manifest,
+    NodeRecord,
+    PhaseReads,
+    SeedLog,
+    TrialPlan,
+)
 from offramp.store.place import FileSystem, Place, file_system, place
-from offramp.store.sealed import Damaged, Documents, Kind
+from offramp.store.sealed import Damaged, Documents, Kind, TableKind
 
 __all__ = ["Archive", "Damaged", "Histories", "NodeRecord", "Records"]
 
@@ -33,6 +41,10 @@ _ABANDON = "run its study again, or give up all unfinished work with `offramp st
 _LOST = "bring it back as it was: without it nothing says how seeds were added"
 PLANS, FAILURES = Documents("plans", _ABANDON), Documents("failures", _ABANDON)
 SEEDS = Documents("seeds", _LOST)
+HISTORY = TableKind(
+    {"epoch": "whole numbers", "split": "text", "exit": "text", "metric": "text", "value": "numbers?"},
+    ("epoch", "split", "exit", "metric"),
+)
 LIBRARIES = ("offramp", "torch", "torchvision", "timm", "numpy")  # versions that provenance gives
 
 
@@ -125,7 +137,7 @@ class Archive:
     def node_history(self, key: str) -> pd.DataFrame:
         """One row an epoch, as it was written; the index is not kept."""
         data = self.node_content(key, "history.parquet")
-        return sealed.table(data, self.files.path(NODE.folder, key, "history.parquet"))
+        return sealed.table(data, self.files.path(NODE.folder, key, "history.parquet"), HISTORY)
 
     def node_cost(self, key: str) -> Cost:
         """The measured cost."""
@@ -302,7 +314,7 @@ def elsewhere(folder: Place) -> str:
 def _format(files: FileSystem) -> int:
     path = files.path(VERSION)
     try:
-        version = json.loads(files.read(VERSION))["format"]
+        version = from_text(files.read(VERSION))["format"]
     except (Damaged, ValueError, TypeError, LookupError):
         version = None
     if type(version) is not int:

@@ -34,6 +34,7 @@ from pathlib import Path
 
 from offramp import units
 from offramp.files import ARRAYS, RECORDS, home
+from offramp.hashing import from_text
 from offramp.store.locks import Lease, Locks
 from offramp.store.place import Url
 from offramp.store.remote import Info, LockObjects, Remote, loose_beats
@@ -46,7 +47,7 @@ BLOB = re.compile(r"(?P<file>.+)\.(?P<sha256>[0-9a-f]{64})")
 LISTED_S = 300.0  # what others remove meanwhile is missed as late as this
 AHEAD = 256  # manifests that are fetched at a time, where one after another is read
 MANY = 64  # manifests that are not at hand, from which on an index is asked for
-UNREADABLE = (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError, RecursionError)
+UNREADABLE = (OSError, EOFError, zlib.error, ValueError, TypeError, AttributeError)
 INDEX_ROOM = 64 * 2**20  # bytes of an index, unpacked, beside twice those of the manifests there
 
 CACHE_SIZE = "10GB"
@@ -213,7 +214,7 @@ class Cloud:
                 text = packed.read(room + 1)
             if len(text) > room:
                 raise ValueError("it is larger than all manifests")
-            entries = json.loads(text).items()
+            entries = from_text(text).items()
             return {key: (tag, size, text.encode()) for key, (tag, size, text) in entries}
         except UNREADABLE as error:
             log.warning(
@@ -293,7 +294,7 @@ class Cloud:
     def _blobs_of(self, manifest: PathParts) -> set[str] | None:
         """Names of the blobs that a manifest names; None of a damaged one, of which nothing follows."""
         try:
-            sums = json.loads(self.read(*manifest))["files"]
+            sums = from_text(self.read(*manifest))["files"]
             return {f"{file}.{sum_['sha256']}" for file, sum_ in sums.items()}
         except (Damaged, ValueError, TypeError, LookupError, AttributeError):
             return None

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from offramp.store.archive import Archive, Damaged
+from offramp.store.archive import HISTORY, Archive, Damaged
 from offramp.store.manifest import Manifest, TrialPlan
 
-COLUMNS = ["epoch", "split", "exit", "metric", "value"]
+COLUMNS = list(HISTORY.columns)
 
 
 @dataclass(frozen=True, eq=False)

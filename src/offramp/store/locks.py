@@ -29,6 +29,7 @@ from typing import Any, Protocol
 
 from offramp.errors import OfframpError
 from offramp.escape import printable
+from offramp.hashing import from_text
 from offramp.units import duration
 
 BEAT_S, EXPIRES_S = 5.0, 60.0  # twelve beats: a server that hangs for half a minute costs nobody a lock
@@ -322,9 +323,9 @@ _READ: Mapping[str, Callable[[Any], Any]] = {
 def owner_of(content: bytes | None) -> Owner | None:
     """Who made a file that says so; None of one that says something else, or nothing yet."""
     try:
-        fields = json.loads(content or b"")
+        fields = from_text(content or b"")
         return Owner(**{name: read(fields[name]) for name, read in _READ.items()})
-    except (ValueError, TypeError, LookupError, OverflowError, RecursionError):
+    except (ValueError, TypeError, LookupError, OverflowError):
         return None
 
 

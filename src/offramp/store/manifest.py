@@ -45,6 +45,17 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+
+
+def _titled(spec: dict[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for a title that is none."""
+    title = spec.get("title", "")
+    if title is not None and not isinstance(title, str):
+        raise ValueError("its title is no text")
+    _name(title or "")
+    return spec
+
+
 # What a network and its answers are made of: no label and no measured value.
 IDENTITY = ("network", "input_shape", "classes", "mean", "std", "exits", "places", "final", "owners")
 
@@ -196,7 +207,7 @@ class DataRecord(Record):
 
     name: Name
     augment: Augmentation | None = None
-    spec: dict[str, Any] | None = None  # how the study asked for them
+    spec: Annotated[dict[str, Any], AfterValidator(_titled)] | None = None  # how the study asked
     provenance: DataProvenance
     train: str  # a digest of the split, as are `validation`, `calibration` and `test`
     validation: str

@@ -49,7 +49,7 @@ from offramp.store.manifest import (
 )
 from offramp.store.record import made_with
 from offramp.store.sealed import Damaged
-from offramp.store.table import COLUMNS
+from offramp.store.table import TIDY
 
 FORMAT = "offramp-pack-2"
 TRIALS = "trials.json"
@@ -173,16 +173,14 @@ def _check(document: PackDocument, place: Path) -> None:
                 raise Damaged(place, f"names, for trial {id}, {what}", AGAIN)
 
 
-def _table(data: bytes, path: Path, trials: Iterable[str]) -> pd.DataFrame:
+def _table(data: bytes, path: Path, trials: Mapping[str, PackedTrial]) -> pd.DataFrame:
     place = path / "table.parquet"
-    table = sealed.table(data, place, AGAIN)
-    for column in COLUMNS:
-        if column not in table:
-            raise Damaged(place, f"lacks the column '{column}'", AGAIN)
-    if not pd.api.types.is_numeric_dtype(table["value"]):
-        raise Damaged(place, "has values that are no numbers", AGAIN)
-    for trial in sorted(set(trials) - set(table["trial"].astype(str))):
-        raise Damaged(place, f"has no row of trial {trial}", AGAIN)
+    table = sealed.table(data, place, TIDY, AGAIN)
+    tested = (table["phase"] == "final") & (table["split"] == "test") & (table["metric"] == "accuracy")
+    exits = {trial: set(rows) for trial, rows in table[tested].groupby("trial")["exit"]}
+    for trial, packed in sorted(trials.items()):
+        if exits.get(trial) != set(packed.manifest.exits):
+            raise Damaged(place, f"lacks the test accuracy of an exit of trial {trial}", AGAIN)
     return table
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from offramp.errors import OfframpError
 from offramp.escape import printable
 from offramp.files import ARRAYS, RECORDS, read_regular
-from offramp.hashing import is_sealed_text, text, with_seal
+from offramp.hashing import from_text, is_sealed_text, text, with_seal
 from offramp.store.place import FileSystem, Place
 
 if TYPE_CHECKING:
@@ -48,6 +47,15 @@ class Kind:
     folder: str
     manifest: str
     files: frozenset[str]
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """A kind of table. columns: what each holds, as `parquet.HOLDS` says.  key: those in which no two
+    rows are alike."""
+
+    columns: Mapping[str, str]
+    key: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -164,21 +172,28 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
 def parsed(data: bytes, path: Place, remedy: str = REMEDY) -> Any:
     """The value in a JSON file's bytes. Raises Damaged."""
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists
+        return from_text(data)
+    except ValueError as error:
         raise Damaged(path, "is not JSON", remedy) from error
 
 
-def table(data: bytes, path: Place, remedy: str = REMEDY) -> pd.DataFrame:
-    """The table in a Parquet file's bytes; its index is not kept. Raises Damaged."""
+def table(data: bytes, path: Place, kind: TableKind, remedy: str = REMEDY) -> pd.DataFrame:
+    """The table in a Parquet file's bytes; its index is not kept. Raises Damaged, also where it is none
+    of its kind."""
     from offramp import parquet  # slow to import, and manifests can do without
 
     # Not pandas' own reader, which looks for file systems and folders of parts: three times as long.
     try:
-        frame: pd.DataFrame = parquet.read(data).to_pandas()
+        read = parquet.read(data)
+        wrong = parquet.other_than(read, kind.columns)
+        frame: pd.DataFrame = read.to_pandas()
     except Exception as error:  # pyarrow raises whatever it likes on damaged bytes
         reason = f" ({error})" if isinstance(error, parquet.TooLarge) else ""
         raise Damaged(path, f"is no readable Parquet file{reason}", remedy) from error
+    if wrong is None and frame.duplicated(list(kind.key)).any():
+        wrong = "has rows that say the same"
+    if wrong is not None:
+        raise Damaged(path, wrong, remedy)
     return frame
 
 

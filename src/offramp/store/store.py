@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping

@@ -13,12 +13,23 @@ import pandas as pd
 from offramp.store.archive import Histories, Records
 from offramp.store.manifest import Cost, Manifest
 from offramp.store.record import Seconds, apart, as_written, cut_at, seconds
+from offramp.store.sealed import TableKind
 
-COLUMNS = (
-    *("trial", "strategy", "model", "data", "seed"),
-    *("phase", "exit", "split", "epoch", "metric", "value"),
-    *("source", "measured"),
+TIDY = TableKind(
+    {
+        **{
+            "trial": "text",
+            "strategy": "text",
+            "model": "text",
+            "data": "text",
+            "seed": "whole numbers",
+        },
+        **{"phase": "text", "exit": "whole numbers?", "split": "text?", "epoch": "whole numbers?"},
+        **{"metric": "text", "value": "numbers?", "source": "text", "measured": "true or false"},
+    },
+    ("trial", "phase", "exit", "split", "epoch", "metric"),
 )
+COLUMNS = tuple(TIDY.columns)
 
 
 def tidy(store: Histories, trials: Iterable[str]) -> pd.DataFrame:

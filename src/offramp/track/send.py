@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from offramp.files import RECORDS, read_regular, write_whole
+from offramp.hashing import from_text
 from offramp.store.live import LivePhase, TrialProgress
 from offramp.store.manifest import Manifest
 
@@ -85,7 +86,7 @@ class SentLog:
     def at(path: Path, write: Callable[[TrialUpdate], None]) -> SentLog:
         """The log at `path`; an empty one where there is none that can be read."""
         try:
-            content = json.loads(read_regular(path, RECORDS))
+            content = from_text(read_regular(path, RECORDS))
         except (OSError, ValueError):
             content = None
         pairs = content.items() if isinstance(content, dict) else ()

@@ -8,7 +8,6 @@ of `bytes` and `path`, or plain bytes), an integer label column, class names in 
 
 from __future__ import annotations
 
-import json
 import re
 import tarfile
 from collections.abc import Iterable, Mapping
@@ -28,7 +27,7 @@ from offramp.data.images.files import EncodedImages, check_link
 from offramp.data.raw import DataSource, DeclaredCounts, RawData, RawSplit, fixed_counts
 from offramp.errors import OfframpError, in_line
 from offramp.files import ARRAYS, check_regular
-from offramp.hashing import file_digest
+from offramp.hashing import file_digest, from_text
 from offramp.units import size
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -351,7 +350,7 @@ def _labels(column: Any, path: Path, name: str) -> Tensor:
 def _class_names(schema: Any, label_column: str) -> tuple[str, ...]:
     """The names that the hub's libraries leave in the schema; empty where there are none."""
     try:
-        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        features = from_text(schema.metadata[b"huggingface"])["info"]["features"]
         return tuple(str(name) for name in features[label_column]["names"])
     except (KeyError, TypeError, ValueError):
         return ()

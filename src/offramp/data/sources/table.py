@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from offramp.data.raw import REGRESSION, DataSource, RawData, RawSplit
 from offramp.data.splits import split_off
 from offramp.errors import OfframpError, in_line, nearest
 from offramp.files import read_regular, resolved
-from offramp.hashing import file_digest
+from offramp.hashing import file_digest, from_text
 from offramp.units import counted
 
 FETCH = "a table that has an image and its class in every line, and the images beside or below it"
@@ -422,7 +421,7 @@ def read(path: Path, images: ImageIndex | None = None, lists: bool = False) -> p
             encoding="utf-8-sig",
         )
     # Errors of pandas are ValueErrors.
-    except (ValueError, KeyError, OSError, RecursionError, pa.ArrowException) as error:
+    except (ValueError, KeyError, OSError, pa.ArrowException) as error:
         reason = in_line(error)
         raise OfframpError(
             f"{path} cannot be read as a table ({reason}); correct or restore it"
@@ -462,7 +461,7 @@ def _parquet(content: bytes, lists: bool) -> pd.DataFrame:
 def _json_lines(content: str, lists: bool) -> pd.DataFrame:
     # Not `splitlines`: JSON's text may hold other ends of lines, such as U+2028, as they are.
     texts = content.split("\n")
-    rows = [json.loads(text) for text in texts if text.strip()]
+    rows = [from_text(text) for text in texts if text.strip()]
     if not all(isinstance(row, dict) for row in rows):
         raise ValueError("a line is no object")
     apart = dict if lists else (dict, list)

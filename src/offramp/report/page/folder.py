@@ -25,6 +25,7 @@ from markupsafe import Markup
 from offramp.errors import OfframpError
 from offramp.escape import printable
 from offramp.files import RECORDS, check_writable, folder_at, is_litter, read_regular, writing
+from offramp.hashing import from_text
 from offramp.report import figures, tables
 from offramp.report.advice import answer, headline, listed, of_epochs
 from offramp.report.claims import claims_table
@@ -94,7 +95,7 @@ def check(out: Path) -> None:
     if not files:
         return
     try:
-        ours = set(json.loads(read_regular(out / MARKER, RECORDS))["files"])
+        ours = set(from_text(read_regular(out / MARKER, RECORDS))["files"])
     except (OSError, ValueError, LookupError, TypeError):
         raise OfframpError(
             f"{out} is there and is no earlier report; choose another --out, or remove it"

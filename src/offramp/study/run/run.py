@@ -37,6 +37,7 @@ from offramp.meters.meter import Meter, not_measured
 from offramp.process import prepared as prepared_process
 from offramp.process import terminable, uninterrupted
 from offramp.recipe import finished
+from offramp.store.archive import HISTORY
 from offramp.store.manifest import NodeLabels, NodeRecord, NodeSummary
 from offramp.store.provenance import provenance
 from offramp.store.store import Lease, Store
@@ -351,7 +352,7 @@ class Run:
             ),
         )
         rows = [(r.epoch, r.split, r.exit, r.metric, r.value) for r in trainee.rows]
-        history = pd.DataFrame(rows, columns=["epoch", "split", "exit", "metric", "value"])
+        history = pd.DataFrame(rows, columns=list(HISTORY.columns))
         self.store.write_node(record, chosen, history, cost)
         self.store.drop_checkpoint(node.key)
 
