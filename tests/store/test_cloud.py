@@ -111,6 +111,8 @@ def test_addresses_and_folders() -> None:
     assert place("S3://B/x") == Url("s3://B/x") and str(Url("gs://b") / "x") == "gs://b/x"
     for folder in ("runs", "/data/a:/b", "c:/runs", "s3:/b", "./s3://b"):
         assert place(folder) == Path(folder), folder
+    for nothing in ("https://", "s3:///", "ftp://", "file:///"):
+        refuses("cannot be called .*s3://BUCKET", place, nothing)
 
 
 def test_what_is_kept_is_read_by_others(s3: str) -> None:

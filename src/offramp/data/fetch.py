@@ -285,8 +285,8 @@ class _Counted:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[_Counted]:
-    """A tar archive, whatever packs it, before its first header."""
+def _unpacked(path: Path) -> Iterator[Any]:
+    """A tar archive, whatever packs it, before its first header, as `_Counted`."""
     with path.open("rb") as packed:
         start = packed.read(6)
     opened = next((unpack for magic, unpack in PACKED.items() if start.startswith(magic)), open)

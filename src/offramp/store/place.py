@@ -62,11 +62,11 @@ def place(named: str | Place) -> Path | Url:
     """
     if isinstance(named, Url):
         return named
-    if "\0" in str(named):
+    parsed = ADDRESS.fullmatch(str(named))
+    if "\0" in str(named) or (parsed is not None and parsed["second"] and not parsed["rest"].strip("/")):
         raise OfframpError(
             f"a store cannot be called {str(named)!r:.60}; name a folder, or s3://BUCKET/NAME"
         )
-    parsed = ADDRESS.fullmatch(str(named))
     if parsed is None or (isinstance(named, str) and not parsed["second"]):
         return Path(str(named))
     scheme, rest = parsed["scheme"].lower(), parsed["rest"].rstrip("/")
