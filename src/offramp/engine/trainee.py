@@ -423,8 +423,8 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
 
     shapes = {name: tensor.shape for name, tensor in _live(trainee)}
     last, trainee.best = under("last/"), under("best/")
-    for kept in (last, trainee.best if state["epoch"] else last):
-        if {name: tensor.shape for name, tensor in kept.items()} != shapes:
+    for each in (last, trainee.best if state["epoch"] else last):
+        if {name: tensor.shape for name, tensor in each.items()} != shapes:
             raise ValueError("it holds weights of another network")
     restore(trainee, last)
     for name, average in trainee.average.items():
