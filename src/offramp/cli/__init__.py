@@ -46,7 +46,8 @@ def _answer() -> None:
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = "offramp" if context is None else context.command_path
-        _say(f"{error.format_message().rstrip('.')}; see {command} --help")
+        message = error.format_message().rstrip(".")
+        _say(f"{message}{' See' if message[-1] in '?)' else '; see'} {command} --help")
         sys.exit(error.exit_code)
     except click.Abort as error:  # what click makes of a KeyboardInterrupt
         cause = error.__cause__
