@@ -44,8 +44,8 @@ def test_each_strategy_at_its_own_best(cli: Cli, snapshot: SnapshotAssertion) ->
     answer = ok(cli("search", "s.yaml", *of))
     lines = [line for line in untimed(answer.err) if " · epoch " not in line]  # slow machines
     assert [line.split(":")[0] for line in lines] == [
-        *("baseline · trial 1 of 2", "baseline · trial 2 of 2"),
-        *("joint · trial 1 of 2", "joint · trial 2 of 2"),
+        *("baseline · proposal 1 of 2", "baseline · proposal 2 of 2"),
+        *("joint · proposal 1 of 2", "joint · proposal 2 of 2"),
     ]
     assert "best of 2" in answer.out
     assert re.findall("^Written to .*", answer.out, re.MULTILINE) == snapshot(name="written")
@@ -74,8 +74,10 @@ def test_a_search_of_all_together_answers_programs(cli: Cli, monkeypatch: pytest
     said = json.loads(answer.out)
     assert said["study"] == "f.yaml" and said["found"].keys() == {"all"}
     assert "controls:" in Path("f.yaml").read_text()
-    epoch, *_, trial = map(json.loads, answer.err.splitlines())
-    assert [line["event"] for line in (epoch, trial)] == ["epoch", "trial"] and trial["number"] == 1
+    epoch, *_, proposal = map(json.loads, answer.err.splitlines())
+    assert [line["event"] for line in (epoch, proposal)] == ["epoch", "proposal"] and proposal[
+        "number"
+    ] == 1
     assert {"strategy", "settings", "loss", "validation_accuracy", "seconds"} < epoch.keys()
 
 

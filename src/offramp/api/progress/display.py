@@ -324,7 +324,7 @@ class Proposals:
                 so_far = "" if best is None else f" (best {100 * best:.2f} %)"
                 fields = {**self._about, "validation": value, "why": why or None, "best": best}
                 self._latest_line = time.monotonic()
-                self._log.write(Line(f"{self._name(number, chosen)}: {end}{so_far}", "trial", fields))
+                self._log.write(Line(f"{self._name(number, chosen)}: {end}{so_far}", "proposal", fields))
             case events.Waiting():
                 text = f"{self._now} · {event}"
                 status.update(text)
@@ -336,4 +336,4 @@ class Proposals:
                 self._log.say(text, must=True)
 
     def _name(self, number: int, chosen: Mapping[str, Any]) -> str:
-        return f"{self._prefix}trial {number} of {self._request.trials}: {setting_words(chosen)}"
+        return f"{self._prefix}proposal {number} of {self._request.trials}: {setting_words(chosen)}"
