@@ -153,9 +153,12 @@ def test_fitted_it_answers_and_saves(
     net: offramp.ExitNetwork, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
     recipe = Recipe(epochs=4, batch_size=32, learning_rate=0.1)
-    fitted = offramp.fit(net, "two-stage", train=texts(600), recipe=recipe)
+    store, limit = tmp_path / "store", {"max_accuracy_loss": 0.1, "anyway": True}
+    fitted = offramp.fit(net, "two-stage", train=texts(600), recipe=recipe, store=store)
     assert min(fitted.accuracy.values()) > 0.8
-    policy = fitted.calibrate(max_accuracy_loss=0.1, anyway=True)
+    policy = fitted.calibrate(**limit)
+    report = " ".join(repr(offramp.calibrate(fitted.trial, store, out=None, **limit)).split())
+    assert "calibration texts" in report and "MACs a text" in report and "image" not in report
     ids, labels = texts(64, seed=1)
     answers = fitted.predict(ids, policy)
     assert (answers.classes == labels).float().mean() > 0.8

@@ -228,7 +228,7 @@ def _answers(plan: Plan, store: Store, images: Images) -> trials.LogitsByName:
     answers: trials.LogitsByName = {}
     for split in HELD_OUT:
         logits = split_logits(net, images, split, exits, trials.EVALUATION_BATCH)
-        trained.check_numbers(split, logits, exits)
+        trained.check_numbers(split, logits, exits, noun(plan.data.shape))
         for at, (exit, lineage) in enumerate(trial.resolved.final.items()):
             answers[trial.seed, exit, lineage, split] = logits[:, at]
     return answers

@@ -32,6 +32,7 @@ from offramp.policy.policy import Policy
 from offramp.preprocessing import FORMATS, Preprocessing, why_unreadable
 from offramp.store.store import Store
 from offramp.study.run.trials import load_network
+from offramp.units import noun
 
 Runner = Callable[[NDArray[np.float32]], Any]
 
@@ -186,11 +187,12 @@ def doubts(store: Store, trial: str, rule: Policy | None) -> tuple[str, ...]:
     arrays = store.trial_logits(trial)
     if not len(arrays.get("calibration", ())):
         return ()
-    rows = SplitLogits(arrays["calibration"], arrays["calibration_labels"])
     manifest = store.read_trial(trial)
+    example = noun(manifest.input_shape)
+    rows = SplitLogits(arrays["calibration"], arrays["calibration_labels"], example)
     if rule is None:
         return useful.chance(rows, manifest.exits)
-    again = useful.seen(manifest.data.provenance.seen, len(rows.labels))
+    again = useful.seen(manifest.data.provenance.seen, len(rows.labels), example)
     return (*again, *useful.doubts(rule, rows))
 
 

@@ -13,7 +13,7 @@ from typing import Any, Unpack, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, nearest, with_article
 from offramp.policy import guarantees, scoring
 from offramp.policy.calibration import Chosen, Target
 from offramp.policy.candidates import (
@@ -133,6 +133,7 @@ class Calibrated:
     # how rows were weighted, where they were; measures are then of these shares of classes
     strata: guarantees.Strata | None = None
     survivors: bool = False  # as in `Search`
+    noun: str = "image"  # what a row is called
 
     @property
     def policy(self) -> Policy:
@@ -234,7 +235,7 @@ def calibrate(
             if not chosen and len(policies) > 1:
                 first = float(_losses(policies[1:2], validation, target, search).mean())
                 rows = len(loses) if strata is None else int(strata.effective)
-                remark = _too_small(target, rows, first)
+                remark = _too_small(target, rows, first, validation.noun)
         case "loss":
             more = np.column_stack([where_left(lost, left) - lost[:, -1] for left in leaves])
             chosen = guarantees.met_on_average(more[:, 1:], target.value, strata)
@@ -261,6 +262,7 @@ def calibrate(
         measured=measured,
         strata=strata,
         survivors=search.survivors,
+        noun=calibration.noun,
     )
 
 
@@ -296,8 +298,8 @@ def _strata(rows: SplitLogits, shares: Sequence[float]) -> guarantees.Strata:
         return guarantees.Strata(rows.labels, tuple(shares))
     except ValueError as error:
         raise OfframpError(
-            f"no calibration image is of class {error}, so nothing can be said of it; give more "
-            "calibration images, or leave the weights out"
+            f"no calibration {rows.noun} is of class {error}, so nothing can be said of it; give more "
+            f"calibration {rows.noun}s, or leave the weights out"
         ) from None
 
 
@@ -367,7 +369,7 @@ def _cheapest(measures: Sequence[Performance], target: Target) -> int:
     return fits[-1]
 
 
-def _too_small(target: Target, rows: int, rate: float) -> str:
+def _too_small(target: Target, rows: int, rate: float, noun: str) -> str:
     """Why nothing was certified, and how many rows would do. rate: of the safest candidate, seen on
     validation."""
     if target.confidence is None:
@@ -376,12 +378,12 @@ def _too_small(target: Target, rows: int, rate: float) -> str:
     else:
         least = guarantees.rows_needed(target.value, target.confidence)
         likely = guarantees.rows_needed(target.value, target.confidence, rate)
-    reason = f"{rows:,} calibration images certify nothing cheaper than the full network"
+    reason = f"{rows:,} calibration {noun}s certify nothing cheaper than the full network"
     if least is None or rows < least:
         reason += f": that takes at least {_count(least)}, even if the policy errs on none of them"
     if rate == 0:
         return reason
-    erring = f"; the safest cheaper policy errs on {100 * rate:.2f} % of the validation images"
+    erring = f"; the safest cheaper policy errs on {100 * rate:.2f} % of the validation {noun}s"
     if likely is None:
         return f"{reason}{erring}, too near the target or above it for any number to do"
     return f"{reason}{erring}, at which it takes about {_count(likely)}"
@@ -404,7 +406,7 @@ def statement(outcome: Calibrated) -> str:
 
 
 def _promise(outcome: Calibrated) -> str:
-    target, rule = outcome.target, LIMITS[outcome.target.kind]
+    target, rule, noun = outcome.target, LIMITS[outcome.target.kind], outcome.noun
     risk = {
         "harm": "the share of inputs where the full network is right and the policy wrong",
         "label-harm": "the share of labels that the full network gets right and the policy wrong",
@@ -412,13 +414,13 @@ def _promise(outcome: Calibrated) -> str:
         "the policy misses",
     }.get(target.loss, "the share of inputs where the policy and the full network answer differently")
     assumed = (
-        "provided that inputs are drawn from the distribution of the calibration images, and so are "
+        f"provided that inputs are drawn from the distribution of the calibration {noun}s, and so are "
         "exchangeable with them"
     )
-    images = f"{outcome.rows:,} calibration images"
+    images = f"{outcome.rows:,} calibration {noun}s"
     if outcome.strata is not None:
         assumed = (
-            "provided that inputs of each class are drawn as its calibration images are, and classes "
+            f"provided that inputs of each class are drawn as its calibration {noun}s are, and classes "
             "with their shares of training"
         )
         images += f" (weighted by class, worth {outcome.strata.effective:,.0f})"
@@ -437,7 +439,7 @@ def _promise(outcome: Calibrated) -> str:
             f"On average over draws of {images}, {risk} is at most "
             f"{target.value:g}, {assumed}. A single draw, this one included, may exceed it."
         )
-    spare = ", with a standard error and an image to spare" if rule.by == "loss" else ""
+    spare = f", with a standard error and {with_article(noun)} to spare" if rule.by == "loss" else ""
     return (
         f"No guarantee: the target ({target.words}) was met on these {images}, which were used "
         f"to choose{spare}; a limit on risk gives one{f'; {outcome.remark}' if outcome.remark else ''}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
@@ -34,6 +34,7 @@ class SplitLogits:
 
     logits: Floats  # [N, E, C]
     labels: Ints  # [N]; or [N, C] of 0 and 1, of several labels an image
+    noun: str = "image"  # what an example is called
 
     @property
     def several(self) -> bool:
@@ -133,7 +134,7 @@ def candidates(
     loss and cost on validation is left out: exits, before thresholds are sought, and then policies.
     """
     logits, exits = validation.logits, costs.exits
-    answers = SplitLogits(scoring.all_answer_logits(search.score, logits), validation.labels)
+    answers = replace(validation, logits=scoring.all_answer_logits(search.score, logits))
     warmth = temperatures(answers) if search.temperature else None
     learned = _learned(validation, costs, search, kind)
     scores = np.array(scoring.scores(search.score, logits, warmth, learned), dtype=np.float64)

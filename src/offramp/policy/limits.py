@@ -50,7 +50,7 @@ class Budget:
     # what a policy spends, of its performance on a split; None where that was not measured
     spent: "Callable[[Performance], float | None]"
     noted: str  # the name in a policy file's `chosen` under which that is written
-    phrase: str  # of a network that spends "{}", as sentences go on: "takes {} an image"
+    phrase: str  # of a network that spends "{}", as sentences go on: "takes {} on average"
     # [N], of which that is the mean: what each image spends, or whether it does. None where `--stress`
     # does not look at it, as it measures no times
     by_image: "Callable[[StressRow], NDArray[np.bool_ | np.floating]] | None" = None
@@ -96,7 +96,7 @@ class Companion:
 def _share(name: str, rule: LimitRule, value: float | str, _: int) -> float:
     share = units.share(value, name, rule.example) if isinstance(value, str) else float(value)
     if rule.by == "loss" and share >= 1:
-        raise OfframpError(f"{name} is a share of all images; for one point in a hundred give 0.01")
+        raise OfframpError(f"{name} is a share, below 1; for one point in a hundred give 0.01")
     inside = rule.by == "guarantee"
     if not (0 < share < 1 if inside else 0 <= share <= 1):
         span = "between 0 and 1" if inside else "from 0 to 1"
@@ -178,7 +178,9 @@ class Limits(TypedDict, total=False):
         LimitRule(
             "MACs an image on average: 1.5M, or 40% of the plain network's.",
             MACS,
-            Budget(lambda policy: policy.macs, "mean_macs", "takes {} an image", lambda row: row.spent),
+            Budget(
+                lambda policy: policy.macs, "mean_macs", "takes {} on average", lambda row: row.spent
+            ),
             "mean cost of an image",
             looser="fewer MACs",
         ),
@@ -191,7 +193,7 @@ class Limits(TypedDict, total=False):
             Budget(
                 lambda policy: policy.seconds,
                 "mean_seconds",
-                "takes {} an image",
+                "takes {} on average",
                 remedy=SLOW,
                 stages="mean",
             ),
@@ -207,7 +209,7 @@ class Limits(TypedDict, total=False):
             Budget(
                 lambda policy: policy.late,
                 "p95_seconds",
-                "answers 95 of 100 images in {} each",
+                "answers 95 of 100 in {} each",
                 remedy=SLOW,
                 stages="p95",
             ),

@@ -22,7 +22,7 @@ from offramp.units import percent
 
 LEVEL = 0.05  # of the test against chance, one-sided
 LITTLE = 0.05  # of the compute; who saves less is told so
-MORE = "more epochs, pretrained weights or more images would help"
+MORE = "more epochs, pretrained weights or more {}s would help"  # of images, or of texts
 LOST: Mapping[LossKind, str] = {
     "wrong": "loss of accuracy",
     "harm": "share turned from right to wrong",
@@ -40,16 +40,21 @@ def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tupl
     used = [i for i in range(len(policy.exits) - 1) if images[i]]
     origin, target = policy.calibration, policy.calibration.target
     by_remark = remark and target is not None and target.confidence is not None
-    coarse = () if target is None or by_remark else resolution(target, len(leaves))
+    coarse = () if target is None or by_remark else resolution(target, len(leaves), rows.noun)
     stages = None if origin.chosen is None else origin.chosen.stages
     timed = (stages or {}).get("doubts", ())
-    return (*chance(rows, policy.exits, used), *coarse, *timed, *_idle(policy, images.tolist(), remark))
+    return (
+        *chance(rows, policy.exits, used),
+        *coarse,
+        *timed,
+        *_idle(policy, images.tolist(), rows.noun, remark),
+    )
 
 
 def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) -> tuple[str, ...]:
-    """Exits that by an exact binomial test are not clearly better than the most frequent class, a
-    sentence each: the final one, or where that is better, those of `used` (indices). rows: calibration.
-    """
+    """A sentence on exits that by an exact binomial test are not clearly better than the most frequent
+    class: the final one, or where that is better, those of `used` (indices); none where there are none.
+    rows: calibration."""
     count = len(rows.labels)
     often = int(np.unique(rows.labels, axis=0, return_counts=True)[1].max())
     right = rows.right().sum(axis=0)
@@ -57,19 +62,21 @@ def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) ->
     final = len(exits) - 1
     p = p_of_chance(right, count, often / count)
     weak = [final] if p[final] >= LEVEL else [i for i in used if p[i] >= LEVEL]
-    return tuple(
+    reasons = [
         f"{'the full network' if i == final else f'exit {exits[i]}'} has {right[i]:,} of {count:,} "
-        f"calibration images right, and always answering their most frequent {what} {often:,}, so it is "
-        f"not clearly better than chance (p = {p[i]:.2g}); {MORE}"
+        f"calibration {rows.noun}s right, and always answering their most frequent {what} {often:,}, so "
+        f"it is not clearly better than chance (p = {p[i]:.2g})"
         for i in weak
-    )
+    ]
+    return ("; ".join([*reasons, MORE.format(rows.noun)]),) if reasons else ()
 
 
 def notes(policy: Policy, rows: SplitLogits, tested: Evaluation | None = None) -> tuple[str, ...]:
     """What a user is told first of a policy, a sentence each. rows: calibration; tested: what the policy
     comes to on test images."""
-    first, above = headline(policy), None if tested is None else above_aim(policy, tested)
-    sentences = (above, first, undertrained(rows, policy.exits))
+    first, weak = headline(policy), undertrained(rows, policy.exits)
+    above = None if tested is None else above_aim(policy, tested, rows.noun)
+    sentences = (above, first, weak and f"{weak}; {MORE.format(rows.noun)}")
     return tuple(sentence for sentence in sentences if sentence)
 
 
@@ -90,7 +97,7 @@ def headline(policy: Policy) -> str | None:
         return f"Exit {policy.exits[at]}{who} meets the target and {saves}"
     if chosen.saved >= LITTLE:
         return None
-    return f"The policy {saves}, as {percent(chosen.leaving[-1])} of the images go to the last exit"
+    return f"The policy {saves}, as {percent(chosen.leaving[-1])} of all go to the last exit"
 
 
 def undertrained(rows: SplitLogits, exits: Sequence[int]) -> str | None:
@@ -109,11 +116,11 @@ def undertrained(rows: SplitLogits, exits: Sequence[int]) -> str | None:
     place = f"the worst of {early + 1}" if worst else f"worse than exit {exits[best]}"
     return (
         f"The backbone is undertrained: the final exit is {place}, right on {percent(means[-1])} of the "
-        f"calibration images, exit {exits[best]} on {percent(means[best])}; {MORE}"
+        f"calibration {rows.noun}s, exit {exits[best]} on {percent(means[best])}"
     )
 
 
-def above_aim(policy: Policy, tested: Evaluation) -> str | None:
+def above_aim(policy: Policy, tested: Evaluation, noun: str = "image") -> str | None:
     """That a policy loses more on test images than it was to lose, with the interval; None where it does
     not, or where its target is no limit on that."""
     target = policy.calibration.target
@@ -125,18 +132,19 @@ def above_aim(policy: Policy, tested: Evaluation) -> str | None:
         return None
     what, beyond = ("accuracy", "below") if accurate else (LOST[target.loss], "above")
     return (
-        f"On {tested.images:,} test images the {what} is {100 * came.value:.1f} % (95 %: "
+        f"On {tested.images:,} test {noun}s the {what} is {100 * came.value:.1f} % (95 %: "
         f"{100 * came.low:.1f} to {100 * came.high:.1f}), {beyond} the aim of {100 * target.value:g} %"
     )
 
 
-def seen(count: int, rows: int) -> tuple[str, ...]:
-    """Where one in a hundred calibration images or more, `count` of `rows`, was trained on."""
+def seen(count: int, rows: int, noun: str = "image") -> tuple[str, ...]:
+    """Where one in a hundred calibration rows or more, `count` of `rows`, was trained on."""
     if 100 * count < rows or not count:
         return ()
     return (
-        f"{count:,} of {rows:,} calibration images are training images too, byte for byte, so new ones "
-        "lose more than these; give others, or leave them out where it trains: they are then held out",
+        f"{count:,} of {rows:,} calibration {noun}s are training {noun}s too, byte for byte, so new "
+        "ones lose more than these; give others, or leave them out where it trains: they are then held "
+        "out",
     )
 
 
@@ -149,14 +157,14 @@ def images_needed(target: Target) -> int:
     return (rows_needed_on_average(target.value) or 0) if compares else 0
 
 
-def resolution(target: Target, rows: int) -> tuple[str, ...]:
-    """Where so few calibration images cannot tell the loss, as `images_needed` has it."""
+def resolution(target: Target, rows: int, noun: str = "image") -> tuple[str, ...]:
+    """Where so few calibration rows cannot tell the loss, as `images_needed` has it."""
     needed, sure = images_needed(target), target.confidence
     if rows >= needed:
         return ()
     why = f"as one of them is {100 / rows:.3g} points" if sure is None else f"at confidence {sure:g}"
     return (
-        f"{rows:,} calibration images cannot tell a {target.kind.rpartition('-')[2]} of "
+        f"{rows:,} calibration {noun}s cannot tell a {target.kind.rpartition('-')[2]} of "
         f"{target.value:g}, {why}; it takes {needed:,} "
         "(give more as `calibration` of fit, or hold out more: `data.held_out_images` of a study); "
         f"they can tell one of {least_loss(rows, sure):g}",
@@ -188,25 +196,25 @@ def check(reasons: Sequence[str], anyway: bool, remedy: str = "") -> None:
         raise OfframpError(". ".join(part for part in (text, forced, remedy) if part))
 
 
-def _idle(policy: Policy, images: Sequence[int], remark: str | None) -> tuple[str, ...]:
-    """Where all calibration images leave at one exit without a look at them. images: by exit."""
+def _idle(policy: Policy, images: Sequence[int], noun: str, remark: str | None) -> tuple[str, ...]:
+    """Where all calibration rows leave at one exit without a look at them. images: by exit."""
     target = policy.calibration.target
     if len(images) == 1 and target is None:  # a plain network that is shipped as it is
         return ()
     if images[-1] == sum(images):
         looser = "lower thresholds" if target is None else LIMITS[target.kind].looser
-        more = f"{looser}, longer training or more calibration images would help"
+        more = f"{looser}, longer training or more calibration {noun}s would help"
         if target is not None and target.value == 0:  # no number of images can show so little
             more = f"{looser} or longer training would help"
         why = remark or _ample(policy.calibration) or more
-        return (f"no calibration image leaves early, so nothing is saved: {why}",)
+        return (f"no calibration {noun} leaves early, so nothing is saved: {why}",)
     all_at = policy.takes_all
     if target is not None or all_at is None or policy.score == "fixed" or images[all_at] < sum(images):
         return ()
     exit, bound = policy.exits[all_at], policy.thresholds[all_at]
     return (
-        f"every image leaves at exit {exit}, whose threshold is the lowest there is ({bound:g}), so the "
-        "policy decides nothing; set higher thresholds, or this exit alone with the score fixed",
+        f"every {noun} leaves at exit {exit}, whose threshold is the lowest there is ({bound:g}), so "
+        "the policy decides nothing; set higher thresholds, or this exit alone with the score fixed",
     )
 
 

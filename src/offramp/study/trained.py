@@ -40,6 +40,7 @@ from offramp.policy.useful import (
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study.run.trials import blank_network, is_attached, part_macs
+from offramp.units import noun
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +68,11 @@ class Trained:
         return replace(search, gates=self.gates) if SCORES[search.score].taught else search
 
     @property
+    def noun(self) -> str:
+        """What an example is called."""
+        return self.calibration.noun
+
+    @property
     def several(self) -> bool:
         """Whether its images have several labels each."""
         return self.calibration.several
@@ -74,7 +80,7 @@ class Trained:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why no policy of it is to be trusted."""
-        return seen(self.seen, len(self.calibration.labels))
+        return seen(self.seen, len(self.calibration.labels), self.noun)
 
     @property
     def training_shares(self) -> tuple[float, ...]:
@@ -88,8 +94,8 @@ class Trained:
         counts = self.by_class.get("train", ())
         if len(counts) != len(self.classes) or not any(counts):
             raise OfframpError(
-                f"nothing says how many images of each class trial {self.id} was trained on; leave "
-                "`training_shares` out, adopt it with its training images, or train again"
+                f"nothing says how many {self.noun}s of each class trial {self.id} was trained on; "
+                f"leave `training_shares` out, adopt it with its training {self.noun}s, or train again"
             )
         return tuple(count / sum(counts) for count in counts)
 
@@ -159,9 +165,9 @@ def cascade(store: Store, first: Trained, second: Trained) -> Trained:
         spent = f"{first.costs.full:,} MACs an image and {second.id} {second.costs.full:,}"
         raise OfframpError(f"{first.id} costs {spent}; name the cheaper one first")
     splits: Any = {
-        name: SplitLogits(
-            np.stack([getattr(each, name).logits[:, -1] for each in (first, second)], axis=1),
-            getattr(second, name).labels,
+        name: replace(
+            getattr(second, name),
+            logits=np.stack([getattr(each, name).logits[:, -1] for each in (first, second)], axis=1),
         )
         for name in HELD_OUT
     }
@@ -293,16 +299,16 @@ def _answers(split: str, logits: Any, labels: Any) -> SplitLogits:
     return SplitLogits(answers.astype(np.float32), truth.astype(np.int64))
 
 
-def check_numbers(split: str, logits: np.ndarray, exits: Sequence[int]) -> None:
+def check_numbers(split: str, logits: np.ndarray, exits: Sequence[int], noun: str = "image") -> None:
     """Raises OfframpError naming the first exit that answers NaN. logits: [N, exits, classes]."""
     # An overflow; that a class cannot be is minus infinity.
     broken = (np.isnan(logits) | (logits == np.inf)).any(axis=2).sum(axis=0)
     for exit, images in zip(exits, broken.tolist(), strict=True):
         if images:
             raise OfframpError(
-                f"exit {exit} answers NaN or infinity for {images:,} of {len(logits):,} {split} images; "
-                "look for a wrong normalization, an overflow of half precision, or weights that are not "
-                "finite"
+                f"exit {exit} answers NaN or infinity for {images:,} of {len(logits):,} {split} "
+                f"{noun}s; look for a wrong normalization, an overflow of half precision, or weights "
+                "that are not finite"
             )
 
 
@@ -349,11 +355,12 @@ def _of_costs(trial: str, costs: Costs, manifest: Manifest, arrays: Mapping[str,
     """Raises OfframpError when it lacks logits or has NaN among them, or when two of its splits are the
     same images."""
     splits: Any = {name: _rows(trial, name, manifest, arrays) for name in HELD_OUT}
+    example = noun(manifest.input_shape)
     for split, other in combinations(SPLITS, 2):
         if manifest.data.splits[split] == manifest.data.splits[other]:
             raise OfframpError(
-                f"the {split} and the {other} split of trial {trial} are the same images, so nothing "
-                "can be calibrated honestly; train with splits that differ, or that are held out"
+                f"the {split} and the {other} split of trial {trial} are the same {example}s, so "
+                "nothing can be calibrated honestly; train with splits that differ, or that are held out"
             )
     provenance = manifest.data.provenance
     return Trained(
@@ -494,7 +501,7 @@ def with_logits(trained: Trained, logits: Mapping[str, np.ndarray]) -> Trained:
     answers = {name: all_carried(logits[name], share) for name in HELD_OUT}
     for name, by_exit in answers.items():
         check_numbers(name, by_exit, trained.exits)
-    rows: Any = {name: SplitLogits(answers[name], getattr(trained, name).labels) for name in HELD_OUT}
+    rows: Any = {name: replace(getattr(trained, name), logits=answers[name]) for name in HELD_OUT}
     return replace(trained, **rows)
 
 
@@ -548,5 +555,5 @@ def _rows(trial: str, split: str, manifest: Manifest, arrays: Mapping[str, np.nd
             f"the {split} logits of trial {trial} have shape {logits.shape} instead of {shape}; "
             "train it again with this offramp"
         )
-    check_numbers(split, logits, manifest.exits)
-    return SplitLogits(logits, labels)
+    check_numbers(split, logits, manifest.exits, noun(manifest.input_shape))
+    return SplitLogits(logits, labels, noun(manifest.input_shape))

@@ -26,7 +26,7 @@ from offramp.api.options import (
     TrustCode,
 )
 from offramp.api.reporter import warn
-from offramp.errors import OfframpError
+from offramp.errors import OfframpError, with_article
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, macs, percent
 
@@ -100,7 +100,7 @@ class CalibrationReport:
             *self._weights(),
             _curve(self._trained, calibrated),
             _exits(self.test),
-            _classes(self.test),
+            _classes(self.test, self._trained.noun),
             "\n".join(self._on_test()),
             "",
             promise,
@@ -114,33 +114,36 @@ class CalibrationReport:
         calibrated, trained = self._calibrated, self._trained
         if calibrated.strata is not None:
             return [
-                f"Calibration images are weighted to the class shares of training: {calibrated.rows:,} "
-                f"count as {calibrated.strata.effective:,.0f}. Curve and guarantee are for these shares."
+                f"Calibration {trained.noun}s are weighted to the class shares of training: "
+                f"{calibrated.rows:,} count as {calibrated.strata.effective:,.0f}. Curve and guarantee "
+                "are for these shares."
             ]
         if trained.several:  # of which these are no shares of a whole
             return []
-        return [f"Note: {line}." for line in unlike(trained.by_class or {}, trained.classes)]
+        return [
+            f"Note: {line}." for line in unlike(trained.by_class or {}, trained.classes, trained.noun)
+        ]
 
     def _on_test(self) -> list[str]:
-        test, plain = self.test, self._trained.plain_macs
+        test, plain, noun = self.test, self._trained.plain_macs, self._trained.noun
         loss, spent = test.loss, test.macs
         right = "all labels right" if test.labels else "accuracy"
         lines = [
-            f"On {test.images:,} test images, with 95 % intervals:",
+            f"On {test.images:,} test {noun}s, with 95 % intervals:",
             f"  {right:<18} {_interval(test.policy)}",
             f"  full network       {_interval(test.full)}",
             f"  loss of accuracy   {100 * loss.value:.2f} points{_ends(loss.low, loss.high, 100)}",
             f"  right to wrong     {_interval(test.harm)}",
             f"  differing answers  {_interval(test.disagreement)}",
-            f"  MACs an image      {macs(spent.mean)}, {percent(spent.mean / plain)} of the plain "
-            f"network{_ends(spent.low, spent.high, 100 / plain)}",
+            f"  {f'MACs {with_article(noun)}':<18} {macs(spent.mean)}, {percent(spent.mean / plain)} of "
+            f"the plain network{_ends(spent.low, spent.high, 100 / plain)}",
         ]
         for kind, label in test.labels.items():
             what = {"label": "labels wrong", "miss": "labels missed"}[kind]
             more = f"{100 * label.more.mean:+.2f}{_ends(label.more.low, label.more.high, 100)}"
             lines.append(f"  {what:<18} {100 * label.policy:.2f} %, {more} points by leaving early")
         if self._calibrated.measured is not None:
-            lines += _time(self._calibrated.policy, test, self._calibrated.measured)
+            lines += _time(self._calibrated.policy, test, self._calibrated.measured, noun)
         for name, bound in (("oracle", test.oracle), ("random exit", test.random)):
             share = percent(bound.macs / plain)
             lines.append(f"  {name:<18} {percent(bound.accuracy)} at {share} of the MACs")
@@ -303,8 +306,8 @@ def _no_network() -> ExitNetwork:
     )
 
 
-def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> list[str]:
-    """The mean time of a test image, by what its stages keep and by medians."""
+def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts, noun: str) -> list[str]:
+    """The mean time of a test row, by what its stages keep and by medians."""
     record, machine = measured.record, measured.record["machine"]
     upper, median = (
         sum(exit.share * each for exit, each in zip(tested.exits, policy.macs(costs), strict=True)) / 1e6
@@ -314,7 +317,7 @@ def _time(policy: Policy, tested: Evaluation, measured: MeasuredCosts) -> list[s
     names = {"mean": "on average", "p95": "by 95th percentiles"}
     rounds = names.get(record.get("of", ""), "in nine rounds of ten")
     return [
-        f"  time an image      {upper:.4g} ms {rounds} "
+        f"  {f'time {with_article(noun)}':<18} {upper:.4g} ms {rounds} "
         f"(median {median:.4g}); full network {full:.4g} ({usual:.4g}),",
         f"                     by the times of its stages, {record['repeats']:,} rounds at batch "
         f"{record['batch']} on {machine['device']}, {machine['threads']} threads",
@@ -354,9 +357,9 @@ def _curve(trained: Trained, calibrated: Calibrated) -> TextTable:
         )
     return TextTable(
         [""],
-        ["MACs", "of plain", title, *(["ms an image"] if timed else [])],
+        ["MACs", "of plain", title, *([f"ms {with_article(trained.noun)}"] if timed else [])],
         rows,
-        f"Accuracy and compute on {calibrated.rows:,} calibration images",
+        f"Accuracy and compute on {calibrated.rows:,} calibration {trained.noun}s",
         note,
     )
 
@@ -390,12 +393,12 @@ def _exits(tested: Evaluation) -> TextTable:
         ["threshold", "leave", "right here", "right of all", "ECE", "AUROC", "AURC"],
         rows,
         "Exits, on test",
-        "right here: of the images that leave there. ECE: of the confidence. AUROC, AURC: of the score "
+        "right here: of those that leave there. ECE: of the confidence. AUROC, AURC: of the score "
         "over all. AURC: mistakes among the surest, lower is better.",
     )
 
 
-def _classes(tested: Evaluation) -> TextTable:
+def _classes(tested: Evaluation, noun: str) -> TextTable:
     """The classes that lose most; those whose loss is surely above 0 are named in any case."""
 
     def hurt(line: ClassEvaluation) -> bool:
@@ -417,10 +420,10 @@ def _classes(tested: Evaluation) -> TextTable:
         for line in listed
     ]
     several = bool(tested.labels)
-    title = "Labels found, of the images that have them" if several else "Loss of accuracy by class"
+    title = f"Labels found, of the {noun}s that have them" if several else "Loss of accuracy by class"
     return TextTable(
         ["label" if several else "class"],
-        ["images", "full", "policy", "loss", "95 %", ""],
+        [f"{noun}s", "full", "policy", "loss", "95 %", ""],
         rows,
         f"{title}, on test, most first",
         f"and {counted(rest, 'more class', 'more classes')} (--json has all)" if rest else "",
