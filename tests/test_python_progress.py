@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -61,7 +62,7 @@ class FakeKernel:
         return self
 
     def update(self, bundle: dict[str, str], *, raw: bool) -> None:
-        assert raw and bundle["text/html"].startswith("<pre>")
+        assert raw and unescape(bundle["text/html"]) == f"<pre>{bundle['text/plain']}</pre>"
         self.shown.append(bundle["text/plain"])
 
 
@@ -88,6 +89,9 @@ def test_a_notebook_shows_it_in_one_output(
     assert last[0].startswith("━") and "100 %" in last[0] and last[0].endswith("4/4 phases")
     assert last[-1].startswith("epoch 2/2 · loss ")
     assert capsys.readouterr() == ("", "")
+    kernel.shown.clear()
+    trained(tmp_path)
+    assert " 100 % · 0.0 s left · 4/4 phases" in kernel.shown[-1]
     kernel.shown.clear()
     trained(tmp_path, watch=False)
     assert not kernel.shown

@@ -56,6 +56,12 @@ def html(text: object) -> str:
     return _html.escape(printable(text))
 
 
+def html_lines(text: str) -> str:
+    """An element of a text that is shown as it is, line breaks too."""
+    lines = _html.escape(printable(text, keep="\n"))
+    return f"<pre>{lines}</pre>"
+
+
 def markdown(text: str) -> str:
     r"""What Markdown would take for its own is written with a backslash; line breaks become spaces.
 

@@ -10,6 +10,7 @@ import yaml
 from command import Cli, ok, refusal
 from syrupy.assertion import SnapshotAssertion
 
+import offramp
 from offramp.paper.recipes import OTHERS, RECIPES
 
 PAPER = Path(__file__).parents[2] / "studies" / "paper"
@@ -35,3 +36,5 @@ def test_recipes_are_shown_at_80_columns_and_as_studies(cli: Cli) -> None:
     other = yaml.safe_load(cli("recipes", "airbench-cifar10").out)
     assert other == json.loads(cli("recipes", "airbench-cifar10", "--json").out)["study"]
     assert "airbench-cifar10" in answer.out
+    notebook = offramp.recipes("airbench-cifar10")._repr_html_()  # type: ignore[attr-defined]
+    assert notebook.count("\n") == cli("recipes", "airbench-cifar10").out.count("\n")

@@ -118,6 +118,8 @@ class RunState:
         takes.
         """
         left = self._whole - self._work
+        if left <= 0:
+            return 0.0
         if self._room:
             from offramp.study.plan.schedule import Schedule
 
