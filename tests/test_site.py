@@ -61,6 +61,7 @@ def test_the_reference_names_what_is_public_and_commands_say_their_help(source: 
     assert ".. autofunction:: fit" in reference and ".. autoclass:: Recipe" in reference
     commands = (source / "reference" / "commands.md").read_text()
     assert "## offramp data check" in commands and "--log-format" in commands
+    assert commands.count("-h, --help") == commands.count("## offramp ")
     assert max(len(line) for line in commands.splitlines()) <= COLUMN
 
 
@@ -125,4 +126,7 @@ def test_the_site_is_made_without_a_warning(source: Path, tmp_path: Path) -> Non
         text=True,
     )
     assert built.returncode == 0, built.stderr
-    assert "accuracy" in (tmp_path / "html" / "docs" / "notebooks" / "compare.html").read_text()
+    pages = tmp_path / "html" / "docs" / "notebooks"
+    assert "accuracy" in (pages / "compare.html").read_text()
+    printed = re.sub("<.*?>", "", (pages / "folder-to-bundle.html").read_text())
+    assert "train  validation  calibration  test\n" in printed  # by a command, in one piece

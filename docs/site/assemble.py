@@ -244,9 +244,8 @@ def commands() -> str:
         for full, one in (
             {f"{name} {sub}": c for sub, c in inner.items()}.items() if inner else [(name, command)]
         ):
-            with Context(
-                one, info_name=f"offramp {full}", max_content_width=95, terminal_width=95
-            ) as context:
+            wide = {**root.context_settings, "max_content_width": 95, "terminal_width": 95}
+            with Context(one, info_name=f"offramp {full}", **wide) as context:
                 parts.append(f"## offramp {full}\n\n```text\n{one.get_help(context)}\n```\n")
     return "\n".join(parts)
 

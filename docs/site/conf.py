@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -37,7 +38,6 @@ nb_execution_mode = "force"
 nb_execution_in_temp = True  # each notebook in a folder of its own
 nb_execution_timeout = 1800  # seconds a cell, on a machine that does much else
 nb_execution_raise_on_error = True
-nb_merge_streams = True
 
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # attributes in a list, beside the members that autodoc shows
@@ -50,6 +50,10 @@ python_maximum_signature_line_length = 90
 
 
 def setup(app):
+    from jupyter_cache.executors import utils
+
+    # What a command prints comes in pieces, which are one text.
+    utils.executenb = partial(utils.executenb, coalesce_streams=True)
     app.connect("autodoc-process-docstring", _docstring, priority=400)  # before napoleon's
     app.connect("build-finished", _readable)
 
