@@ -15,7 +15,7 @@ from longer import long
 from offramp.analysis.claims import Claim, Judgment, check, index, judge
 from offramp.analysis.claims.claim import DataSet, Regime
 from offramp.analysis.claims.judge import claimed, name, plain, why
-from offramp.analysis.claims.parts import Location
+from offramp.analysis.claims.parts import Location, nearest_cell
 from offramp.paper import FAMILIES
 from offramp.report.claims import published
 from simulate import Planted, tidy_table
@@ -354,6 +354,15 @@ def test_networks_that_answered_the_same_images_share_their_luck() -> None:
 def test_a_class_that_differs_is_named(here: tuple[str, ...], text: str) -> None:
     regime = Regime(here, 100, test=50, size=32, channels=3, epochs=5, weights="random")
     assert DataSet(named=("cat", "dog")).off("net", "pets", regime) == [(text, "the class dog")]
+
+
+def test_facts_without_a_name_are_told_alone() -> None:
+    """`runs like those on , with 4,000 to …` said nothing of where."""
+    few = Regime(("x",), 100, test=50, size=32, channels=3, epochs=5, weights="random")
+    asked = claim(data=(DataSet(train=(4000, 5000)),))
+    indexed = index("accuracy-test", observed(a=1.0), ["a"], {("m", "d"): few}, families=FAMILIES)
+    told = "runs with 4,000 to 5,000 training images: m on d has 100 training images"
+    assert nearest_cell(asked, indexed) == told
 
 
 def test_margins_are_told_in_points() -> None:

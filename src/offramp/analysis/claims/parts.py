@@ -132,7 +132,8 @@ def nearest_cell(claim: Claim, index: Index) -> str:
         return ""
     lacking, title, place = min(off, key=lambda data_set: len(data_set[0]))
     here, claimed = (", ".join(words) for words in zip(*lacking, strict=True))
-    return f"runs like those on {title}, with {claimed}: {place} has {here}"
+    like = f"like those on {title}, " if title else ""
+    return f"runs {like}with {claimed}: {place} has {here}"
 
 
 def _meant(sets: Sequence[DataSet], index: Index, cell: tuple[str, str]) -> bool:

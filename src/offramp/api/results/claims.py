@@ -143,7 +143,7 @@ def _untested(verdicts: Sequence[Judgment]) -> list[TextTable]:
 
 
 def _one_claim(v: Judgment) -> list[str | TextTable]:
-    from offramp.analysis.claims.judge import name, why
+    from offramp.analysis.claims.judge import name
     from offramp.analysis.stats.text import p_text
 
     parts: list[str | TextTable] = [f"{v.claim.id} (section {v.claim.section})", v.claim.text]
@@ -155,8 +155,7 @@ def _one_claim(v: Judgment) -> list[str | TextTable]:
     parts += [f"Identical by construction: {name(part)}." for part in v.identical]
     parts += [f"Missing: {lack}." for lack in v.missing]
     p = "" if v.p is None else f"; p = {p_text(v.p)}, adjusted over the whole file"
-    reason = why(v)
-    return [*parts, f"Verdict: {v.verdict}{f' ({reason})' if reason else ''}{p}."]
+    return [*parts, f"Verdict: {v.verdict}{p}."]
 
 
 def _comparisons(v: Judgment) -> TextTable:
