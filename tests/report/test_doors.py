@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,16 @@ def test_a_function_of_a_file_is_a_figure_or_a_table(own: str, two: Evidence) ->
     (table,) = make(two, [f"{own}:trials"])
     assert table.frame["trials"].tolist() == [4]
     assert [t.name for t in make(two, ["pairs", f"{own}:trials"])][-1] == "trials"
+
+
+def test_guides_show_a_figure_and_a_table_that_can_be_made(tmp_path: Path, two: Evidence) -> None:
+    for guide in ("figures", "tables"):
+        text = (Path(__file__).parents[2] / "docs" / f"{guide}.md").read_text(encoding="utf-8")
+        (block,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        (tmp_path / f"{guide}.py").write_text(block)
+    (bars,) = draw(two, [f"{tmp_path}/figures.py:seeds"]).figures
+    (table,) = make(two, [f"{tmp_path}/tables.py:seeds"])
+    assert bars.name == table.name == "seeds-net-images" and table.frame["seeds"].tolist() == [2, 2]
 
 
 def test_so_is_a_function_of_python(two: Evidence) -> None:
