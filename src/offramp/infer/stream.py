@@ -103,7 +103,7 @@ def moved(score: str, thresholds: Sequence[float | None], step: int) -> tuple[fl
     """
     kind = SCORES[score]
     if not kind.graded:
-        raise ValueError(f"thresholds of {score} do not move by degrees")
+        raise ValueError(f"the score {score} has no thresholds that move by degrees; leave it out")
     share = abs(step) / STEPS
     if share == 1 and step > 0:
         return (None,) * len(thresholds)

@@ -161,7 +161,7 @@ def show(
 
     On the command line:
         offramp show joint-branch-digits-cnn-digits-s42
-        offramp show joint-branch runs/demo
+        offramp show joint-branch-digits-cnn-digits-s42 runs/demo
         offramp show 2aaa974f
         offramp show 9ca0b60b --study demo.yaml --set recipe.epochs=3
     """
