@@ -153,13 +153,6 @@ def test_every_parameter_is_in_the_docstring() -> None:
     assert lacking == []
 
 
-def test_a_mode_takes_its_own_options_alone(
-    cli: Callable[..., Answer], snapshot: SnapshotAssertion
-) -> None:
-    wrong = ("status --sort seed", "status --trials --watch", "predict x y.png --stream")
-    assert {words: refusal(cli(*words.split())) for words in wrong} == snapshot
-
-
 def test_entries_of_a_docstring() -> None:
     """
     a, b: One: two names.

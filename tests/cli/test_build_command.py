@@ -350,36 +350,6 @@ def test_heads_alone_train_on_a_published_network(
     assert np.array_equal(store.trial_logits(trial)["test"][:, -1], expected)
 
 
-MISTAKES = {
-    "goal": ("--goal", "fame"),
-    "strategy": ("--strategy", "join"),
-    "frozen-nothing": ("--keep-frozen",),
-    "no-public-weights": ("--pretrained",),
-    "no-file": ("--weights", "lost.pth"),
-    "place": ("--exits", "blocks.9"),
-    "no-exits": ("--exits", "0"),
-    "loss": ("--max-accuracy-loss", "2"),
-    "two-limits": ("--max-accuracy-loss", "0.1", "--risk", "0.1"),
-    "two-searches": ("--shared", "--survivors"),
-    "batch": ("--batch", "4"),
-    "temperature-without-labels": ("--risk", "0.1", "--without-labels", "--temperature"),
-    "shares-without-labels": ("--risk", "0.1", "--without-labels", "--training-shares"),
-    "data": ("--data", "folder:nowhere"),
-    "two-seeds": ("--set", "seeds=[1,2]"),
-    "int8-loss": ("--int8-loss", "0.1"),
-    "no-page": ("--onnxruntime-web", "x"),
-    "no-engine": ("--web", "site", "--onnxruntime-web", "x"),
-}
-
-
-@pytest.mark.parametrize("words", MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_a_line(
-    cli: Cli, tmp_path: Path, words: tuple[str, ...], snapshot: SnapshotAssertion
-) -> None:
-    assert refusal(cli(*DIGITS, "--out", "b", *words)) == snapshot
-    assert not list(tmp_path.iterdir())
-
-
 def test_choices_that_are_none(cli: Cli) -> None:
     """Of which there will be others; how the rest of these lines goes is in no snapshot."""
     kept = ("--weights", "w.pth", "--keep-frozen", "--strategy", "joint")

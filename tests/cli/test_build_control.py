@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import Cli, ok, refusal
+from command import Cli, ok
 from PIL import Image
 from sklearn.datasets import load_digits
-from syrupy.assertion import SnapshotAssertion
 from torch import nn
 
 import offramp
@@ -86,11 +85,6 @@ def test_a_time_is_for_both_trainings(
     ]
     one, both = (plan["study"]["recipe"]["epochs"] for plan in plans)
     assert one == both < 90
-
-
-def test_a_family_without_a_smaller_member_is_refused(cli: Cli, snapshot: SnapshotAssertion) -> None:
-    answer = cli("build", "--backbone", "digits-cnn", "--data", "digits", "--out", "b", "--control")
-    assert refusal(answer) == snapshot
 
 
 def test_a_control_of_another_size_reads_images_of_that_size() -> None:

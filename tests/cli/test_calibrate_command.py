@@ -379,10 +379,6 @@ def test_trials_that_cannot_be_calibrated(run: Cli, store: Store, snapshot: Snap
     assert lines == snapshot
 
 
-def test_a_store_that_is_not_there(run: Cli, snapshot: SnapshotAssertion) -> None:
-    assert refusal(run("two", "--risk", "0.1")) == snapshot
-
-
 def test_reading_names_the_trial(store: Store) -> None:
     refuses("no trial 'x'", trial.read, store, "x")
 

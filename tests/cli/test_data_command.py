@@ -361,9 +361,3 @@ def test_labels_that_name_no_class_are_one_line(
     file = f"npz:{tmp_path / 'cells.npz'}"
     described, checked = (refusal(cli("data", command, file)) for command in ("describe", "check"))
     assert described == checked == snapshot
-
-
-def test_a_split_of_more_images_than_there_are(cli: Cli, photos: Path) -> None:
-    more = ("--out", "s.json", "--train-images", "999")
-    refused(cli("data", "split", f"folder:{photos}", *more), "ask for 1 to 28")
-    assert not Path("s.json").exists()

@@ -6,14 +6,12 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from command import Cli, refused
 from PIL import Image
 
-from offramp.cli import UNMAPPED
 from offramp.errors import OfframpError
 from offramp.report.render import charts
 
@@ -123,19 +121,6 @@ def test_a_folder_of_any_depth(cli: Cli, tmp_path: Path) -> None:
             assert answer.code == 0 or "staging is nested too deeply" in answer.err
     finally:  # which pytest could not
         subprocess.run(["rm", "-rf", str(tmp_path / "runs")], check=True)
-
-
-def test_a_library_without_room_is_no_fault(
-    cli: Callable[..., object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails() -> str:
-        raise ImportError(f"a.so: {UNMAPPED} from shared object")
-
-    monkeypatch.setattr(
-        "offramp.api.train.strategies.GROUPS", type("Bad", (), {"items": lambda _: fails()})()
-    )
-    answer = cli("strategies")
-    assert answer.code == 2 and "close other programs" in answer.err
 
 
 def test_a_log_in_a_pipe_that_nobody_reads_is_refused(cli: Cli, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from command import STUDY, Cli, ok
 from rich.text import Text
 
+from offramp.cli import UNMAPPED
 from offramp.escape import printable
 from offramp.hashing import with_seal
 from offramp.terminal import TextTable, console, plain, show
@@ -61,6 +62,7 @@ def test_one_line_and_no_escape(
     ("error", "code", "said"),
     [
         (MemoryError(), 2, "MemoryError; ask for less, or close other programs; "),
+        (ImportError(f"a.so: {UNMAPPED} from shared object"), 2, "close other programs; "),
         (RecursionError("too deep"), 2, "nested too deeply"),
         (PermissionError(13, "Permission denied", "/a/b"), 2, r"Permission denied \(/a/b\); fix that"),
         (ValueError("line 1\nline \x1b[2J"), 1, r"ValueError: line 1 line \\x1b\[2J; this is a fault"),
