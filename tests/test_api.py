@@ -147,18 +147,21 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+def usual_fit(strategy: Any = "joint", **more: Any) -> Any:
+    """`fit` of the usual network on a few images. The global generators stay as they are."""
+    with torch.random.fork_rng():
+        net = attached()
+    return offramp.fit(net, strategy, **{"train": Tensors(), "recipe": RECIPE, **more})
+
+
 # fit
 
 
 @pytest.mark.parametrize("dataset", [Pictures, *long(Tensors)])
 def test_fit_on_a_dataset_of_ones_own(dataset: type[Pictures]) -> None:
-    fitted = offramp.fit(
-        attached(),
-        "two-stage",
-        train=dataset(150),
-        test=dataset(30, seed=1),
-        recipe={"epochs": 8, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01},
-    )
+    recipe = {"epochs": 8, "batch_size": 16, "optimizer": "adam", "learning_rate": 0.01}
+    splits = {"train": dataset(150), "test": dataset(30, seed=1)}
+    fitted = usual_fit("two-stage", recipe=recipe, **splits)
     assert list(fitted.accuracy) == [1, 2, 3]
     assert fitted.logits["test"].shape == (30, 3, 3) and len(fitted.logits["test_labels"]) == 30
     right = (fitted.logits["test"].argmax(2) == fitted.logits["test_labels"][:, None]).mean(0)
@@ -192,14 +195,8 @@ def test_a_strategy_of_ones_own_is_a_function() -> None:
             Phase("heads", heads(1, exits), [CE(k) for k in range(1, exits + 1)], recipe={"epochs": 1})
         ]
 
-    fitted = offramp.fit(
-        attached(),
-        heads_then_all,
-        train=Tensors(),
-        recipe=Recipe(epochs=1, batch_size=16),
-        options={"weight": 0.25},
-        augment=Augment(flip=True),
-    )
+    about = {"options": {"weight": 0.25}, "augment": Augment(flip=True)}
+    fitted = usual_fit(heads_then_all, recipe=Recipe(epochs=1, batch_size=16), **about)
     assert set(fitted.history["strategy"]) == {"heads_then_all"}
     assert set(fitted.history["phase"]) == {"heads", "all", "final"}
     assert offramp.fit(attached(), listed, train=Tensors()).history["epoch"].max() == 1
@@ -209,11 +206,9 @@ def test_a_function_s_work_is_that_of_its_phases(tmp_path: Path) -> None:
     def alike(exits: int) -> tuple[Phase, ...]:
         return tuple(replace(phase, name=f"mine {phase.name}") for phase in two_stage(exits))
 
-    offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    usual_fit("two-stage", store=tmp_path)
     events: list[Any] = []
-    mine = offramp.fit(
-        attached(), alike, train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append
-    )
+    mine = usual_fit(alike, store=tmp_path, watch=events.append)
     assert not [e for e in events if isinstance(e, GroupStarted)]
     assert set(mine.history["strategy"]) == {"alike"}
 
@@ -221,16 +216,12 @@ def test_a_function_s_work_is_that_of_its_phases(tmp_path: Path) -> None:
 def test_a_recipe_as_a_value_and_as_a_mapping_is_the_same_work(tmp_path: Path) -> None:
     events: list[Any] = []
     for recipe in (RECIPE, Recipe(**RECIPE)):  # type: ignore[arg-type]
-        offramp.fit(
-            attached(), "joint", train=Tensors(), recipe=recipe, store=tmp_path, watch=events.append
-        )
+        usual_fit(recipe=recipe, store=tmp_path, watch=events.append)
     assert len([e for e in events if isinstance(e, GroupStarted)]) == 1
 
 
 def test_pictures_and_tensors_of_the_same_pixels_give_the_same_bits() -> None:
-    nets = [
-        offramp.fit(attached(), "baseline", train=d(), recipe=RECIPE).net for d in (Pictures, Tensors)
-    ]
+    nets = [usual_fit("baseline", train=images()).net for images in (Pictures, Tensors)]
     assert equal(nets[0].state_dict(), nets[1].state_dict())
 
 
@@ -272,15 +263,15 @@ def test_fit_is_reproducible_and_leaves_the_global_generators_alone() -> None:
     np.random.seed(1)
     state, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr, index]
     threads = torch.get_num_threads()
-    one = offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE)
+    one = usual_fit()
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], numbers)  # type: ignore[index]
     assert torch.get_num_threads() == threads and not torch.are_deterministic_algorithms_enabled()
     torch.manual_seed(2)
-    other = offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE)
+    other = usual_fit()
     assert equal(one.net.state_dict(), other.net.state_dict())
     assert all(np.array_equal(one.logits[k], other.logits[k]) for k in one.logits)
-    third = offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE, seed=43)
+    third = usual_fit(seed=43)
     assert not equal(one.net.state_dict(), third.net.state_dict())
 
 
@@ -290,9 +281,7 @@ def test_a_fit_on_more_cores_repeats_itself_and_says_what_it_used(
     monkeypatch.setattr(profiles, "computing_cores", lambda: 3)
     monkeypatch.setattr(numerics, "THREAD_MACS", 1.0)  # as if the network were a large one
     one, other, exact = (
-        offramp.fit(
-            attached_now(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path / name, numerics=of
-        )
+        usual_fit(store=tmp_path / name, numerics=of)
         for name, of in (("one", "fast"), ("other", "fast"), ("exact", "exact"))
     )
     assert equal(one.net.state_dict(), other.net.state_dict())
@@ -305,7 +294,7 @@ def test_a_fit_on_more_cores_repeats_itself_and_says_what_it_used(
 def test_a_fit_that_fails_puts_torchs_settings_back_at_once() -> None:
     state, threads = torch.get_rng_state(), torch.get_num_threads()
     with pytest.raises(OfframpError) as caught:
-        offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE | {"learning_rate": 3e38})
+        usual_fit(recipe=RECIPE | {"learning_rate": 3e38})
     assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
     assert "'joint' is not finite at epoch" in str(caught.value)  # who keeps it keeps no run alive
@@ -317,10 +306,10 @@ def test_a_watcher_that_raises_ends_the_run_at_once(tmp_path: Path) -> None:
             raise RuntimeError("enough")
 
     with pytest.raises(RuntimeError, match="enough") as caught:
-        offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=watch)
+        usual_fit(store=tmp_path, watch=watch)
     assert not torch.are_deterministic_algorithms_enabled() and caught.value
     events: list[Any] = []
-    offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append)
+    usual_fit(store=tmp_path, watch=events.append)
     assert isinstance(events[0], GroupStarted)  # no lock is held
 
 
@@ -331,7 +320,7 @@ def test_a_watcher_reads_words_and_few_images_are_warned_of(snapshot: SnapshotAs
         told.append(str(event))
 
     with pytest.warns(OfframpWarning) as heard:
-        offramp.fit(attached(), "joint", train=Tensors(), recipe=RECIPE, watch=watch)
+        usual_fit(watch=watch)
     assert {Path(one.filename) for one in heard} == {Path(__file__)}  # where it was called from
     assert [str(one.message) for one in heard] == snapshot
     words = [line.partition(" ")[0] for line in told]
@@ -364,19 +353,11 @@ def test_images_that_are_enough_are_not_warned_of() -> None:
         begins(**{name: Tensors(102, seed=n) for n, name in enumerate(SPLITS, 1)})
 
 
-def attached_now() -> Any:
-    """`attached`, without touching the global generator."""
-    with torch.random.fork_rng():
-        return attached()
-
-
 def test_fit_with_a_store_finds_its_work_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    first = usual_fit("two-stage", store=tmp_path)
     monkeypatch.setattr(engine_fit, "step", None)
     events: list[Any] = []
-    again = offramp.fit(
-        attached(), "two-stage", train=Tensors(), recipe=RECIPE, store=tmp_path, watch=events.append
-    )
+    again = usual_fit("two-stage", store=tmp_path, watch=events.append)
     assert not [e for e in events if isinstance(e, GroupStarted)]
     assert len([e for e in events if isinstance(e, Reused)]) == 3
     assert equal(first.net.state_dict(), again.net.state_dict())
@@ -387,8 +368,8 @@ def test_names_of_classes_that_were_corrected_are_the_ones_in_use(tmp_path: Path
     class Corrected(Tensors):
         classes = ("night", "dusk", "day")
 
-    first = offramp.fit(attached(), "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path)
-    again = offramp.fit(attached(), "baseline", train=Corrected(), recipe=RECIPE, store=tmp_path)
+    first = usual_fit("baseline", store=tmp_path)
+    again = usual_fit("baseline", train=Corrected(), store=tmp_path)
     assert first.trial == again.trial
     assert Store(tmp_path).read_trial(again.trial).classes == Corrected.classes
     assert again._trained.classes == Corrected.classes  # what bundles are labeled with
@@ -411,7 +392,7 @@ def test_a_network_that_cannot_be_traced_is_cut_by_lists_of_names() -> None:
     net = attached(by_names, exits=[["stem"], ["middle"], ["top", "pool"], ["drop", "out"]])
     assert net.exits == 3
     fitted = offramp.fit(net, "two-stage", train=Tensors(), recipe=RECIPE)
-    traced = offramp.fit(attached(), "two-stage", train=Tensors(), recipe=RECIPE)
+    traced = usual_fit("two-stage")
     assert list(fitted.accuracy) == [1, 2, 3]
     mine, theirs = (
         inside(fitted.net).trunks[0].module.state_dict(),
@@ -542,13 +523,13 @@ def test_images_and_classes_must_be_the_networks(snapshot: SnapshotAssertion) ->
 def test_a_trial_of_an_attached_network_says_why_it_cannot_be_loaded(
     tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
-    offramp.fit(attached(), "baseline", train=Tensors(), recipe=RECIPE, store=tmp_path)
+    usual_fit("baseline", store=tmp_path)
     assert unnumbered(refusal(offramp.load, "baseline", store=tmp_path)) == snapshot
 
 
 def test_a_trial_of_an_attached_network_is_loaded_into_one_attached_alike(tmp_path: Path) -> None:
     for strategy in ("joint", "separate"):
-        fitted = offramp.fit(attached(), strategy, train=Tensors(), recipe=RECIPE, store=tmp_path)
+        fitted = usual_fit(strategy, store=tmp_path)
         net = attached()
         before = copies(net)
         loaded = offramp.load(strategy, store=tmp_path, net=net)
@@ -560,7 +541,7 @@ def test_a_trial_of_an_attached_network_is_loaded_into_one_attached_alike(tmp_pa
 def joint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a trial of `joint`; treat it as read-only."""
     store = tmp_path_factory.mktemp("joint")
-    offramp.fit(attached_now(), "joint", train=Tensors(), recipe=RECIPE, store=store)
+    usual_fit(store=store)
     return store
 
 
@@ -594,7 +575,7 @@ def shifted(module: nn.Module) -> None:
 
 def test_pixels_are_normalized_as_in_training(snapshot: SnapshotAssertion) -> None:
     test = Tensors(30, seed=1)
-    fitted = offramp.fit(attached(), "joint", train=Tensors(), test=test, recipe=RECIPE)
+    fitted = usual_fit(test=test)
     images = torch.stack([test[i][0] for i in range(len(test))])
     pixels = fitted.normalize(images)
     mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (fitted.mean, fitted.std))
@@ -607,7 +588,7 @@ def test_pixels_are_normalized_as_in_training(snapshot: SnapshotAssertion) -> No
 
 
 def test_float_images_are_taken_as_normalized(snapshot: SnapshotAssertion) -> None:
-    fitted = offramp.fit(attached(), "joint", train=(IMAGES / 100, LABELS), recipe=RECIPE)
+    fitted = usual_fit(train=(IMAGES / 100, LABELS))
     assert fitted.mean == (0, 0, 0) and fitted.std == (1, 1, 1)
     pixels = torch.zeros(1, 3, 12, 12, dtype=torch.uint8)
     assert refusal(fitted.normalize, pixels) == snapshot
