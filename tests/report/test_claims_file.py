@@ -9,8 +9,8 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp.analysis.claims import Regime
 from offramp.analysis.measures import MEASURES
-from offramp.errors import OfframpError
 from offramp.report.claims import parse_claims, published, read
+from refusal import refuses
 from wording import refusal
 
 GOOD = """\
@@ -87,65 +87,46 @@ def test_a_good_file_is_read(tmp_path: Path) -> None:
     assert (claim.exits, claim.is_) == ("overall", "higher")
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("accuracy-test", "acuracy-test", "f.yaml:6: claims[0].measure is 'acuracy-test'"),
-        (
-            "higher",
-            "greater",
-            "f.yaml:7: claims[0].is must be 'higher', 'lower' or 'within', got 'greater'",
-        ),
-        ("higher", "within", "f.yaml:2: claims[0] is within, so it needs a margin above 0"),
-        ("against", "agains", "f.yaml:9: unknown key 'claims[0].agains'; did you mean 'against'?"),
-        ("    against: [b]\n", "", "f.yaml:2: claims[0] needs one of against"),
-        ("against: [b]", "against: [b]\n    order: [a, b]", "has against and order"),
-        ("strategies: a", "order: [a, b]", "has against and order"),
-        ("    strategies: a\n", "", "needs strategies, or an order"),
-        ("question: more", "question: rq9", "f.yaml:4: claims[0].question must be"),
-        ("text: A is better than B.", "text: ''", "f.yaml:5: claims[0].text"),
-        ("against: [b]", "against: []", "f.yaml:9: claims[0].against must have at least 1 entry"),
-        ("against: [b]", "against: [b]\n    exits: [0]", "f.yaml:10: claims[0].exits must be a list"),
-        ("[b]", "[b]\n    exits: every", "f.yaml:10: claims[0].exits must be a list of exits"),
-        ("[b]", "[b]\n    margin: much", "f.yaml:10: claims[0].margin must be a number"),
-        ("[b]", "[b]\n    contradicts: two", "f.yaml:10: claims[0].contradicts names 'two'"),
-        (
-            "claims:",
-            "data_sets: {few: {clases: 3}}\nclaims:",
-            "f.yaml:1: unknown key 'data_sets.few.clases'",
-        ),
-        (
-            "claims:",
-            "data_sets: {few: {train: [9, 3]}}\nclaims:",
-            "data_sets.few.train must be a number",
-        ),
-        ("[b]", "[b]\n    data: {weights: any}", "f.yaml:10: claims[0].data"),
-        ("id: one", "id: One claim", "f.yaml:2: claims[0].id"),
-        ("against: [b]", "against_exits: 1", "claims[0] needs exits, numbers or 'final'"),
-        ("measure: accuracy-test", "measure: final-accuracy-test\n    exits: 1", "must be overall"),
-        ("claims:", "claim:", "unknown key 'claim'; did you mean 'claims'?"),
-        (GOOD, "", "must be a mapping of keys"),
-        (GOOD, "claims: [", "not valid YAML"),
-        (GOOD, "claims: []", "must have at least 1 entry"),
-        (
-            GOOD,
-            GOOD + GOOD.split("\n", 1)[1],
-            "f.yaml:10: claims[1].id is 'one', as of an earlier claim",
-        ),
-    ],
-)
-def test_mistakes_are_one_line_with_file_and_line(old: str, new: str, message: str) -> None:
-    with pytest.raises(OfframpError) as caught:
-        parse_claims(GOOD.replace(old, new), "f.yaml")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith("f.yaml")
+WRONG = [  # what stands there instead of what
+    ("accuracy-test", "acuracy-test"),
+    ("higher", "greater"),
+    ("higher", "within"),
+    ("against", "agains"),
+    ("    against: [b]\n", ""),
+    ("against: [b]", "against: [b]\n    order: [a, b]"),
+    ("strategies: a", "order: [a, b]"),
+    ("    strategies: a\n", ""),
+    ("question: more", "question: rq9"),
+    ("text: A is better than B.", "text: ''"),
+    ("against: [b]", "against: []"),
+    ("against: [b]", "against: [b]\n    exits: [0]"),
+    ("[b]", "[b]\n    exits: every"),
+    ("[b]", "[b]\n    margin: much"),
+    ("[b]", "[b]\n    contradicts: two"),
+    ("claims:", "data_sets: {few: {clases: 3}}\nclaims:"),
+    ("claims:", "data_sets: {few: {train: [9, 3]}}\nclaims:"),
+    ("[b]", "[b]\n    data: {weights: any}"),
+    ("id: one", "id: One claim"),
+    ("against: [b]", "against_exits: 1"),
+    ("measure: accuracy-test", "measure: final-accuracy-test\n    exits: 1"),
+    ("claims:", "claim:"),
+    (GOOD, ""),
+    (GOOD, "claims: ["),
+    (GOOD, "claims: []"),
+    (GOOD, GOOD + GOOD.split("\n", 1)[1]),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), WRONG)
+def test_mistakes_are_one_line_with_file_and_line(
+    old: str, new: str, snapshot: SnapshotAssertion
+) -> None:
+    line = refusal(parse_claims, GOOD.replace(old, new), "f.yaml")
+    assert line.startswith("f.yaml") and line == snapshot
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     assert refusal(read, tmp_path / "none.yaml") == snapshot
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(OfframpError, match="not a text file"):
-        read(tmp_path / "x.yaml")
-    with pytest.raises(OfframpError, match="cannot be read"):
-        read(tmp_path)
+    refuses("not a text file", read, tmp_path / "x.yaml")
+    refuses("cannot be read", read, tmp_path)
