@@ -14,6 +14,7 @@ from kit import (
     check_sound,
     check_tidy,
     closed,
+    conduct,
     failed,
     finish,
     hashes,
@@ -34,6 +35,7 @@ from offramp.store.store import Store
 from offramp.study.run import trials
 from offramp.study.run.events import Epoch, Event, Failed, Finished
 from offramp.study.run.ledger import reason_of
+from offramp.study.run.run import run
 from support import run_all, tiny_data, tiny_plan, tiny_study
 
 # The same study gives the same bits, and finished work is never repeated.
@@ -95,6 +97,14 @@ def test_a_study_that_grows_trains_only_what_is_new(tmp_path: Path) -> None:
     assert reused(events) == set(small.nodes)
     whole, _ = finish(large, tmp_path / "whole")
     assert hashes(grown) == hashes(whole)
+
+
+def test_an_object_store_has_the_bits_of_a_folder(s3: str, tmp_path: Path) -> None:
+    plan = tiny_plan(tiny_study(["baseline", "two-stage"], recipe={"epochs": 1}))
+    folder, _ = finish(plan, tmp_path / "folder")
+    list(run(plan, Store(s3), conduct(tmp_path)))
+    check_equal(folder, Store(s3))
+    assert reused(list(run(plan, Store(s3), conduct(tmp_path)))) == set(plan.nodes)
 
 
 UNSHARED: dict[str, Any] = {
