@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 from offramp.hashing import digest
@@ -52,3 +53,21 @@ def seed_log(**changes: Any) -> SeedLog:
     """Of a study that may get six seeds and has not been looked at."""
     whole = {"study": "made", "trials": ["t"], "seeds": [1, 2, 3, 4, 5, 6], "first": 3}
     return SeedLog.model_validate({**whole, "difference": 0.005, "alpha": 0.05, "looks": {}} | changes)
+
+
+def changed(record: Any, place: str = "", **fields: Any) -> Any:
+    """A record with these fields, which are of what lies at `place` in it, such as data.provenance."""
+    first, _, rest = place.partition(".")
+    if first:
+        fields = {first: changed(getattr(record, first), rest, **fields)}
+    return replace(record, **fields) if is_dataclass(record) else record.model_copy(update=fields)
+
+
+def remade(store: Any, key: str, without: tuple[str, ...] = (), **provenance: Any) -> None:
+    """A node of a store as if it had been made elsewhere. without: kinds of seconds that it lacks."""
+    old, weights = store.read_node(key), store.node_weights(key)
+    history, spent = store.node_history(key), store.node_cost(key)
+    seconds = {kind: value for kind, value in spent.seconds.items() if kind not in without}
+    store.discard_node(key)
+    new = changed(old, "provenance", **provenance)
+    store.write_node(new, weights, history, changed(spent, seconds=seconds))

@@ -27,6 +27,7 @@ from offramp.data.load import NORMALIZED
 from offramp.infer import torch_timing
 from offramp.infer.timing import Effort
 from offramp.study import build as study_build
+from records import changed
 from refusal import refuses
 from test_api import Tensors, attached
 from wording import refusal
@@ -45,10 +46,8 @@ def test_calibration_images_that_were_trained_on_are_said(
     fitted: Fitted, snapshot: SnapshotAssertion
 ) -> None:
     """Half of them and more `fit` refuses."""
-    data = fitted._manifest.data
-    read = data.provenance.model_copy(update={"duplicates": {"calibration in train": 20}})
-    changed = {"data": data.model_copy(update={"provenance": read})}
-    other = replace(fitted, _manifest=fitted._manifest.model_copy(update=changed))
+    read = {"duplicates": {"calibration in train": 20}}
+    other = replace(fitted, _manifest=changed(fitted._manifest, "data.provenance", **read))
     assert refusal(other.calibrate, max_mean_macs="99%") == snapshot
     assert not fitted._trained.doubts
 

@@ -97,20 +97,6 @@ def keys(store: str = "runs") -> list[str]:
     return sorted(path.name for path in Path(store, "nodes").iterdir())
 
 
-def remade(key: str, without: tuple[str, ...] = (), **provenance: str) -> None:
-    """A node as if it had been made elsewhere. without: kinds of seconds that are not in its record."""
-    from offramp.store.store import Store  # late: it needs torch
-
-    store = Store(Path("runs"))
-    node, weights = store.read_node(key), store.node_weights(key)
-    history, cost = store.node_history(key), store.node_cost(key)
-    seconds = {kind: spent for kind, spent in cost.seconds.items() if kind not in without}
-    cost = cost.model_copy(update={"seconds": seconds})
-    store.discard_node(key)
-    made = node.model_copy(update={"provenance": node.provenance.model_copy(update=provenance)})
-    store.write_node(made, weights, history, cost)
-
-
 def without(modules: str, *commands: Sequence[object]) -> list[Answer]:
     """Commands, one after another in a process of its own, in which these modules are not there."""
     code = (

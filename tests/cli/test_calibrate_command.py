@@ -26,6 +26,7 @@ from offramp.policy.policy import Policy
 from offramp.store.manifest import Manifest
 from offramp.store.store import Store
 from offramp.study import trained as trial
+from records import changed
 from refusal import refuses
 from simulated import deceiving, simulated
 from support import run_all, tiny_plan, tiny_study
@@ -179,10 +180,6 @@ def test_costs_are_those_of_the_trial(store: Store) -> None:
         manifest, trained = store.read_trial(name), trial.read(store, name)
         assert tuple(trained.costs.leaving(range(len(trained.exits)))) == manifest.macs
         assert trained.costs.full == manifest.backbone_macs
-
-
-def changed(manifest: Manifest, **fields: object) -> Manifest:
-    return manifest.model_copy(update=fields)
 
 
 def test_a_hash_is_of_the_network_and_its_answers(store: Store) -> None:
@@ -358,10 +355,8 @@ def test_what_cannot_be_had_is_one_line(
 def test_trials_that_cannot_be_calibrated(run: Cli, store: Store, snapshot: SnapshotAssertion) -> None:
     manifest, arrays = store.read_trial("two"), logits(4)
     without = {k: v for k, v in arrays.items() if not k.startswith("calibration")}
-    data = manifest.data.model_copy(update={"validation": manifest.data.test})
-    same = changed(manifest, data=data)
-    seen = manifest.data.model_copy(update={"calibration": manifest.data.train})
-    known = changed(manifest, data=seen)
+    same = changed(manifest, "data", validation=manifest.data.test)
+    known = changed(manifest, "data", calibration=manifest.data.train)
     strange = arrays["test"].copy()
     strange[3] = np.nan  # whose largest would be the first class
     cases = (
@@ -392,10 +387,8 @@ def test_images_are_weighted_to_the_shares_of_training(
     run: Cli, store: Store, manifests: dict[str, Manifest], snapshot: SnapshotAssertion
 ) -> None:
     def keep(name: str, counts: dict[str, tuple[int, ...]]) -> None:
-        manifest = manifests["two-stage"]
-        provenance = manifest.data.provenance.model_copy(update={"by_class": counts})
-        data = manifest.data.model_copy(update={"provenance": provenance})
-        store.write_trial(name, manifest.model_copy(update={"data": data}), logits(len(manifest.exits)))
+        manifest = changed(manifests["two-stage"], "data.provenance", by_class=counts)
+        store.write_trial(name, manifest, logits(len(manifest.exits)))
 
     keep("old", {})
     keep("uneven", {"train": (700, 200, 100), "calibration": (200, 200, 200)})

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from command import Cli, data, keys, narrow, refusal, remade
+from command import Cli, data, keys, narrow, refusal
 from syrupy.assertion import SnapshotAssertion
 
 from offramp.store.archive import Archive
 from offramp.store.manifest import Provenance
+from offramp.store.store import Store
+from records import changed, remade
 from wording import unhashed
 
 TRIAL = "two-stage-digits-cnn-digits-s1"
@@ -20,13 +22,10 @@ LIST = "studies: [s.yaml, other.yaml]"
 
 def test_show(studied: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     read = Archive.read_trial
-    long = {"device": DEVICE}
     monkeypatch.setattr(
         Archive,
         "read_trial",
-        lambda store, id: (m := read(store, id)).model_copy(
-            update={"provenance": m.provenance.model_copy(update=long)}
-        ),
+        lambda store, id: changed(read(store, id), "provenance", device=DEVICE),
     )
     text = narrow(studied("show", TRIAL))
     assert "blocks.0" in text and "backbone" in text and "exit 2" in text and "Made with torch" in text
@@ -43,7 +42,7 @@ def test_show(studied: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_show_reads_records_whose_time_of_data_was_not_told_apart(studied: Cli) -> None:
     told = data(studied("show", TRIAL, "--json"))
     key = told["phases"][0]["node"]
-    remade(key, without=("data",))
+    remade(Store(Path("runs")), key, without=("data",))
     later = data(studied("show", TRIAL, "--json"))
     assert "data" not in later["phases"][0]["seconds"] and "data" in later["phases"][1]["seconds"]
     spent = [sum(phase["seconds"].values()) for phase in later["phases"]]
@@ -59,7 +58,7 @@ def test_show_reads_records_that_do_not_say_when_they_were_made(
     read = Archive.read_trial
     known = Provenance(torch="2.9.0")
     monkeypatch.setattr(
-        Archive, "read_trial", lambda store, id: read(store, id).model_copy(update={"provenance": known})
+        Archive, "read_trial", lambda store, id: changed(read(store, id), provenance=known)
     )
     assert narrow(studied("show", TRIAL)).splitlines()[-1] == snapshot
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import STUDY, Cli, data, keys, narrow, refusal, remade
+from command import STUDY, Cli, data, keys, narrow, refusal
 from syrupy.assertion import SnapshotAssertion
 
 from offramp import terminal
@@ -19,6 +19,7 @@ from offramp.api.results.status import LiveStatus, trial_rows, trial_table
 from offramp.store.live import COLUMNS, LivePhase, TrialProgress
 from offramp.store.manifest import TrialPlan
 from offramp.store.store import Store
+from records import remade
 
 TWO = ("two-stage", "joint")
 WILD = "{name: joint, as: wild, phases: {joint: {learning_rate: 1e30}}}"
@@ -41,7 +42,7 @@ def test_status(studied: Cli, snapshot: SnapshotAssertion) -> None:
 def test_status_warns_of_mixed_libraries_and_devices(studied: Cli) -> None:
     assert "Warning" not in studied("status").out
     (phase, *_) = data(studied("show", STAGED, "--json"))["phases"]
-    remade(phase["node"], timm="0.1", device="an abacus", git="f00")
+    remade(Store(Path("runs")), phase["node"], timm="0.1", device="an abacus", git="f00")
     _, warning = " ".join(studied("status").out.split()).split("Warning: ")
     assert "timm (0.1, " in warning and "an abacus" in warning
     assert "torch" not in warning and "f00" not in warning  # not mixed; changes no bit
@@ -77,11 +78,9 @@ def test_trials_with_a_phase_that_failed(cli: Cli, snapshot: SnapshotAssertion) 
 @pytest.mark.usefixtures("studied")
 def test_a_phase_that_is_trained_after_all_has_not_failed() -> None:
     store, key = Store(Path("runs")), keys()[0]
-    node, weights = store.read_node(key), store.node_weights(key)
-    history, cost = store.node_history(key), store.node_cost(key)
     store.note_failure(key, "no memory")
     assert store.archive.failures() == {key: "no memory"}
-    store.write_node(node, weights, history, cost)
+    remade(store, key)
     assert store.archive.failures() == {}
 
 

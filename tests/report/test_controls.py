@@ -28,6 +28,7 @@ from offramp.report.runs import Runs
 from offramp.report.tables.compute import equal
 from offramp.report.tables.main import main
 from offramp.units import percent
+from records import changed
 
 STRATEGIES = {"baseline": (0.0, 0.0, 1.3), "joint": (0.3, 0.9, 1.3), "two-stage": (0.2, 0.8, 1.3)}
 SMALL = ("small", 20)
@@ -181,7 +182,7 @@ def test_a_network_that_ends_in_an_exits_head_is_a_control_though_its_head_costs
 
     def labels(**changes: object) -> list[str]:
         trials = {
-            id: replace(t, manifest=t.manifest.model_copy(update=changes)) if t.macs == (20,) else t
+            id: changed(t, "manifest", **changes) if t.macs == (20,) else t
             for id, t in gathered.trials.items()
         }
         (runs,) = gather(replace(gathered, trials=trials)).runs
@@ -208,10 +209,8 @@ def test_another_trial_of_the_same_images_tells_what_they_were_read_from(
         of_size = {split: f"{images} at 9" for split, images in data.splits.items()} if smaller else {}
         read = {split: f"pictures {split}" for split in data.splits}
         read = read if smaller or (trial.model == "narrow" and bridge) else {}
-        provenance = data.provenance.model_copy(update={"sources": read})
-        data = data.model_copy(update={**of_size, "provenance": provenance})
-        manifest = trial.manifest.model_copy(update={"data": data})
-        gathered.trials[id] = replace(trial, manifest=manifest)  # type: ignore[index]
+        known = changed(trial, "manifest.data.provenance", sources=read)
+        gathered.trials[id] = changed(known, "manifest.data", **of_size)  # type: ignore[index]
     runs = next(r for r in gather(gathered).runs if r.model == "net")
     assert [control.label for control in runs.controls.cheaper] == labels
     advised = recommend(runs.evidence.facts, Preference("latency", min_accuracy=0.75))
@@ -239,10 +238,7 @@ def test_of_several_plain_networks_the_first_is_the_networks_own() -> None:
         replace(t, label="longer") if t.label == "baseline" and not t.width else t for t in planted(1.0)
     ]
     (runs,) = (found := evidence([*planted(1.0), *(t for t in labeled if t.label == "longer")])).runs
-    renamed = {
-        t.id: replace(t, manifest=t.manifest.model_copy(update={"program": "baseline"}))
-        for t in found.trials
-    }
+    renamed = {t.id: changed(t, "manifest", program="baseline") for t in found.trials}
     both = replace(runs, evidence=replace(found, trials=tuple(renamed.values())))
     assert both.controls.whole is not None and usual.controls.whole is not None
     assert [t.id for t in both.controls.whole.trials] == [t.id for t in usual.controls.whole.trials]

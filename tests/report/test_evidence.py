@@ -32,7 +32,7 @@ from offramp.store import pack as packed
 from offramp.store.record import PhaseRecord
 from offramp.store.store import Damaged, Store
 from offramp.store.table import COLUMNS, tidy
-from records import seed_log
+from records import changed, seed_log
 from support import run_all, tiny_plan, tiny_study
 from wording import refusal
 
@@ -262,8 +262,8 @@ def test_one_digit_changed_in_a_pack_is_refused(
     path = copied / "trials.json"
     text = path.read_text()
     for number in (*re.findall(r":(\d+\.\d+)", text)[:3], *re.findall(r":(\d+\.\d+)", text)[-3:]):
-        changed = ("2" if number[0] == "1" else "1") + number[1:]  # a last digit may change no bit
-        path.write_text(text.replace(f":{number}", f":{changed}", 1))
+        other = ("2" if number[0] == "1" else "1") + number[1:]  # a last digit may change no bit
+        path.write_text(text.replace(f":{number}", f":{other}", 1))
         assert refusal(reading.open, copied) == snapshot
     path.write_text(re.sub(r',"seal":"\w+"', "", text))
     with pytest.raises(Damaged, match="seal"):
@@ -350,8 +350,7 @@ def test_where_images_lie_makes_no_other_setting(specs: list[dict[str, Any]], co
     actual = evidence([simple("joint", seed) for seed in (1, 2, 3)]).gathered.trials
     manifests = {}
     for (id, trial), spec in zip(actual.items(), specs, strict=True):
-        data = trial.manifest.data.model_copy(update={"spec": spec})
-        manifests[id] = trial.manifest.model_copy(update={"data": data})
+        manifests[id] = changed(trial.manifest, "data", spec=spec)
     assert len(chosen(manifests).compared) == count
 
 
@@ -361,15 +360,11 @@ def test_data_are_called_by_their_newest_title() -> None:
     built = [TabledTrial("joint", 1, {1: 0.5}), TabledTrial("joint", 2, {1: 0.5})]
     built.append(TabledTrial("joint", 3, {1: 0.5}, data="other"))
     made = tabled(built)
-    named = [t.manifest.data.model_copy(update={"spec": {"name": t.data}}) for t in made.trials]
-    first, second, other = (
-        replace(t, manifest=t.manifest.model_copy(update={"data": data}))
-        for t, data in zip(made.trials, named, strict=True)
-    )
+    first, second, other = (changed(t, "manifest.data", spec={"name": t.data}) for t in made.trials)
     spec = {"name": "images", "title": "Imagenette"}
-    titled = named[1].titled("Imagenette")
+    titled = second.manifest.data.titled("Imagenette")
     assert titled.label == "Imagenette" and titled.spec == spec
-    second = replace(second, manifest=second.manifest.model_copy(update={"data": titled}))
+    second = changed(second, "manifest", data=titled)
     frames = {t.id: made.table[made.table["trial"] == t.id] for t in made.trials}
     frames[second.id] = frames[second.id].assign(data="Imagenette")
     read = reading.Gathered(made.gathered.records, {t.id: t for t in (first, second, other)}, frames)
@@ -402,7 +397,7 @@ def test_seeds_of_other_options_are_not_taken_for_one_strategy() -> None:
     manifests = {id: t.manifest for id, t in evidence(trials).gathered.trials.items()}
     early, late = [t.id for t in trials[:2]], [t.id for t in trials[2:]]
     for trial in late:
-        manifests[trial] = manifests[trial].model_copy(update={"options": {"weights": "equal"}})
+        manifests[trial] = changed(manifests[trial], options={"weights": "equal"})
     selection = chosen(manifests)
     assert selection.compared == late
     (note,) = selection.notes

@@ -15,6 +15,7 @@ from offramp.report.evidence import Evidence
 from offramp.report.page.how import facts
 from offramp.store.manifest import Manifest, SearchRecord
 from offramp.store.record import TrialRecord
+from records import changed
 
 PAPER = {
     **{"epochs": 200, "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 128},
@@ -41,7 +42,7 @@ def runs_of(
     usual["execution"]["mode"] = execution
     usual["recipe"] |= {**PAPER, **(recipe or {})}
     manifest = Manifest.model_validate(usual)
-    built = (replace(t, manifest=manifest.model_copy(update={"seed": t.seed})) for t in whole.trials)
+    built = (replace(t, manifest=changed(manifest, seed=t.seed)) for t in whole.trials)
     return replace(whole, trials=tuple(built))
 
 
@@ -71,14 +72,12 @@ def test_departures_from_the_paper(case: str, snapshot: SnapshotAssertion) -> No
 
 def test_validation_on_test_images_is_not_told_as_held_out(snapshot: SnapshotAssertion) -> None:
     """Nor counted among the training images, which hid that a part of them was used."""
-    actual, trials = runs_of(), list[TrialRecord]()
-    for trial in actual.trials:
-        data = trial.manifest.data
-        images = {"train": 30_000, "validation": 10_000, "calibration": 10_000, "test": 10_000}
-        counts = data.provenance.model_copy(update={"images": images, "available": {"train": 50_000}})
-        data = data.model_copy(update={"provenance": counts, "validation": data.test})
-        trials.append(replace(trial, manifest=trial.manifest.model_copy(update={"data": data})))
-    own, mixed = tuple(trials), (*trials[:1], *actual.trials[1:])
+    actual = runs_of()
+    images = {"train": 30_000, "validation": 10_000, "calibration": 10_000, "test": 10_000}
+    counts = {"images": images, "available": {"train": 50_000}}
+    counted = [changed(trial, "manifest.data.provenance", **counts) for trial in actual.trials]
+    own = tuple(changed(t, "manifest.data", validation=t.manifest.data.test) for t in counted)
+    mixed = (*own[:1], *actual.trials[1:])
     assert [departures(replace(actual, trials=each)) for each in (own, mixed)] == snapshot
 
 
@@ -96,13 +95,11 @@ def averages(own_splits: bool = False, same_test: bool = True, search: str | Non
     """What the page says that means are over."""
     whole, trials = runs_of(seeds=3), list[TrialRecord]()
     for trial in whole.trials:
-        data = trial.manifest.data
         own = {"train": f"{trial.seed}", **({} if same_test else {"test": f"{trial.seed}"})}
-        data = data.model_copy(update=own if own_splits else {})
+        split = changed(trial, "manifest.data", **(own if own_splits else {}))
         over = {"recipe.learning_rate": "log(0.01, 1)"}
         record = SearchRecord(over=over, trials=9, per=search, found={"recipe.learning_rate": 0.1})
-        changed = {"data": data, **({} if search == "none" else {"search": record})}
-        trials.append(replace(trial, manifest=trial.manifest.model_copy(update=changed)))
+        trials.append(split if search == "none" else changed(split, "manifest", search=record))
     details = facts(replace(whole, trials=tuple(trials)))
     (text,) = next(fact for fact in details if fact.name == "Averages").values
     return text

@@ -10,6 +10,7 @@ from offramp.report import evidence
 from offramp.report.page.how import facts
 from offramp.report.select import ran
 from offramp.store.store import Store
+from records import remade
 from support import run_all, tiny_plan, tiny_study
 
 
@@ -33,13 +34,7 @@ def test_times_of_one_machine_are_measured(root: Path) -> None:
 
 def test_times_of_unlike_ones_are_estimates_and_said_to_be(root: Path) -> None:
     store = Store(root)
-    key = store.nodes()[0]
-    node, weights = store.read_node(key), store.node_weights(key)
-    history, cost = store.node_history(key), store.node_cost(key)
-    other = {"machine": "other", "device": "CPU 7", "cores": 96}
-    elsewhere = node.provenance.model_copy(update=other)
-    store.discard_node(key)
-    store.write_node(node.model_copy(update={"provenance": elsewhere}), weights, history, cost)
+    remade(store, store.nodes()[0], machine="other", device="CPU 7", cores=96)
     whole = evidence.from_store(root)
     assert not any(trial.comparable for trial in whole.trials)
     (text,) = (note for note in whole.missing if "unlike machines" in note)

@@ -27,7 +27,7 @@ from offramp.report.render.cells import layout
 from offramp.report.render.tables import csv, latex, markdown
 from offramp.report.tables import TABLES, make
 from offramp.report.tables.compute import regret
-from offramp.store.record import TrialRecord
+from records import changed
 from wording import refusal
 
 AT = "net-images"  # of the only network and data, at the end of names
@@ -170,13 +170,10 @@ def test_hybrids_are_compared_with_their_parents_only() -> None:
 @pytest.mark.parametrize("own", [False, True], ids=["one test split", "own ones"])
 def test_what_is_said_to_be_tested_over_is(own: bool) -> None:
     """Values of images line up only where all seeds answered the same ones."""
-
-    def drawn(trial: TrialRecord) -> TrialRecord:
-        data = trial.manifest.data.model_copy(update={"test": f"of seed {trial.seed}"})
-        return replace(trial, manifest=trial.manifest.model_copy(update={"data": data}))
-
     whole = evidence(planted())
-    whole = replace(whole, trials=tuple(map(drawn, whole.trials))) if own else whole
+    if own:
+        drawn = (changed(t, "manifest.data", test=f"of seed {t.seed}") for t in whole.trials)
+        whole = replace(whole, trials=tuple(drawn))
     (runs,) = whole.runs
     assert (runs.images(MEASURES["accuracy-test"]) is None) is own
     shown = [*make(whole, ["main", "equal", "pairs"]), *draw(whole, ["significance"]).figures]

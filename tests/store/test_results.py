@@ -271,8 +271,5 @@ def test_final_metrics_and_costs_stand_in_the_table(done: Finished) -> None:
 def test_versions_are_told_in_their_order(tmp_path: Path) -> None:
     whole = records.manifest()
     versions = [f"2.{n}" for n in (5, 1, 9, 3, 7, 2, 8)]
-    trials = [
-        whole.model_copy(update={"provenance": whole.provenance.model_copy(update={"torch": version})})
-        for version in versions
-    ]
+    trials = [records.changed(whole, "provenance", torch=version) for version in versions]
     assert made_with(Store(tmp_path / "runs"), trials)["torch"] == sorted(versions)

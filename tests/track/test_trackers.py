@@ -31,6 +31,7 @@ from offramp.store.live import COLUMNS, LivePhase, Proposal, Reader, TrialProgre
 from offramp.store.store import Store
 from offramp.track import tracker
 from offramp.track.send import FileTracker, Steps, TrialUpdate, results, send, settings, steps_of
+from records import changed
 from refusal import refuses
 from wording import refusal
 
@@ -357,8 +358,7 @@ def test_mlflow_has_the_times_of_training(store: Store, database: str) -> None:
         manifest = course.manifest
         if manifest is not None:
             finished = datetime.fromtimestamp(then + 30, UTC).isoformat()
-            provenance = manifest.provenance.model_copy(update={"finished": finished})
-            manifest = manifest.model_copy(update={"provenance": provenance})
+            manifest = changed(manifest, "provenance", finished=finished)
         phases = tuple(map(moved, course.phases))
         send([replace(course, phases=phases, manifest=manifest)], tracker(f"mlflow:{database}"))
     runs = runs_in(database)
