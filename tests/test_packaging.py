@@ -131,3 +131,12 @@ def test_without_extras_all_but_what_they_are_for_can_be_imported() -> None:
     command = [sys.executable, "-c", NO_EXTRAS, names]
     absent = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     assert set(absent) == OF_AN_EXTRA
+
+
+QUICK = ("offramp", "offramp.bundle.hub", "offramp.paper.recipes", "offramp.study.spec.file")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_what_is_quick_to_import_imports_no_torch(name: str) -> None:
+    code = f"import sys, {name}; offramp.OfframpError, dir(offramp); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
