@@ -15,8 +15,8 @@ import yaml
 
 import offramp
 from offramp.data import DATASETS, DataSpec, load
-from offramp.errors import OfframpError
 from offramp.study.spec.file import parse
+from refusal import refuses
 from wording import refusal
 
 OPTIONS = {name: inspect.signature(source.read).parameters for name, source in DATASETS.items()}
@@ -44,12 +44,9 @@ def test_missing_data_says_what_to_fetch(
 ) -> None:
     monkeypatch.delenv("OFFRAMP_DATA", raising=False)
     if OPTIONS[name]["root"].default is inspect.Parameter.empty:
-        with pytest.raises(OfframpError, match="needs its folder") as caught:
-            load(DataSpec(name))
-        assert str(DATASETS[name].fetch) in str(caught.value) and "OFFRAMP_DATA" in str(caught.value)
-    with pytest.raises(OfframpError, match="fetch") as caught:
-        load(DataSpec(name, root=str(tmp_path / "nowhere")))
-    assert "nowhere" in str(caught.value) and "\n" not in str(caught.value)
+        line = refuses("needs its folder", load, DataSpec(name))
+        assert str(DATASETS[name].fetch) in line and "OFFRAMP_DATA" in line
+    assert "nowhere" in refuses("fetch", load, DataSpec(name, root=str(tmp_path / "nowhere")))
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -452,11 +452,6 @@ BEFORE_TRAINING = {
 }
 
 
-@pytest.mark.parametrize("case", BEFORE_TRAINING)
-def test_what_cannot_train_is_refused(case: str, snapshot) -> None:
-    assert refusal(BEFORE_TRAINING[case]) == snapshot
-
-
 def entered_twice() -> None:
     first, *_ = program(attached(), "joint")
     with first:
@@ -541,9 +536,12 @@ IN_USE = {
 }
 
 
-@pytest.mark.parametrize("case", IN_USE)
-def test_what_goes_wrong_in_a_loop_is_said(case: str, snapshot) -> None:
-    assert refusal(IN_USE[case]) == snapshot
+REFUSED = BEFORE_TRAINING | IN_USE
+
+
+@pytest.mark.parametrize("act", REFUSED.values(), ids=REFUSED)
+def test_what_cannot_train_is_refused(act: Callable[[], object], snapshot) -> None:
+    assert refusal(act) == snapshot
 
 
 def test_steps_in_eval_mode_are_told() -> None:

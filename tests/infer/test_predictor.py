@@ -19,7 +19,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from longer import long
 from offramp.engine.values import IMAGES as IMAGE
 from offramp.engine.values import Point, compute, join
-from offramp.errors import OfframpError
 from offramp.infer import predictor as module
 from offramp.infer.predictor import Prediction, Predictor
 from offramp.nets import ExitNetwork, attach
@@ -403,8 +402,7 @@ def test_logits_that_are_no_numbers(joint: ExitNetwork, monkeypatch: pytest.Monk
     for value in (float("nan"), float("inf")):
         images[5, 0, 2, 3] = value
         for rows in (images, images[5:6]):
-            with pytest.raises(OfframpError, match=f"image {5 % len(rows)} has NaN"):
-                predictor(rows)
+            refuses(f"image {5 % len(rows)} has NaN", predictor, rows)
 
 
 @given(
@@ -499,8 +497,7 @@ def test_other_networks_are_refused(joint: ExitNetwork) -> None:
 def test_a_policy_for_exits_that_answer_alone_does_not_fit_others(nets: Any) -> None:
     net, exits = nets["boosted"]
     rule = Policy("confidence", exits, (0.5, 0.5, 0.5, None))
-    with pytest.raises(OfframpError, match=r"network carry 0\.5"):
-        Predictor(net, rule)
+    refuses(r"network carry 0\.5", Predictor, net, rule)
     assert replace(rule, thresholds=(None, None, 0.9, None), carry=0.5).active == (0, 1, 2, 3)
 
 

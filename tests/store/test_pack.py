@@ -15,7 +15,6 @@ import pytest
 from store_kit import field_refusal
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.errors import OfframpError
 from offramp.hashing import file_digest, with_seal
 from offramp.report import evidence
 from offramp.report.model import RunDetail
@@ -117,9 +116,7 @@ def test_any_flipped_byte_is_refused(mine: Path) -> None:
     whole = (mine / "trials.json").read_bytes()
     for at in range(0, len(whole), 97):
         (mine / "trials.json").write_bytes(whole[:at] + bytes([whole[at] ^ 0x81]) + whole[at + 1 :])
-        with pytest.raises(OfframpError) as caught:
-            pack.read(mine)
-        assert "\n" not in str(caught.value)
+        refuses(".", pack.read, mine)
 
 
 def test_files_that_hold_something_else(mine: Path, snapshot: SnapshotAssertion) -> None:

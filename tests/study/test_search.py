@@ -128,8 +128,7 @@ def test_the_best_is_found_and_written_as_a_study(study: Path, tmp_path: Path) -
     assert again.recipe.learning_rate == best.settings["recipe.learning_rate"]
     assert again.search is not None
     assert again.search.over == {"recipe.learning_rate": RATES.text} and again.search.trials == 3
-    with pytest.raises(OfframpError, match="remove 'search'"):
-        read(target, ["recipe.learning_rate=0.5"])
+    refuses("remove 'search'", read, target, ["recipe.learning_rate=0.5"])
     assert list(searched(study, tmp_path / "runs", options)) == [best]  # all of it is known
 
 
