@@ -106,6 +106,7 @@ BESIDE_SCRATCH = "imagenette-scratch-controls"
 BESIDE = {
     "cifar10": "cifar10-controls",
     "cifar10-long": "cifar10-controls",
+    "cifar10-long-medium": "cifar10-controls",
     "cifar100": "cifar100-controls",
     "cifar100-long": "cifar100-controls/*-hidden",
     "imagenette": "imagenette-controls",
@@ -285,6 +286,8 @@ def test_what_readme_says_of_its_picture(snapshot: SnapshotAssertion) -> None:
     facts["a phase"] = f"{joint.manifest.recipe.epochs}"
     written = sum(phase.cost.macs_written for phase in joint.phases)
     assert 0.9 < control.training / written < 1.1  # "about what joint training costs"
+    longer = with_controls("cifar10-long-medium").runs[0].beside_controls["width small"]
+    facts["after as many"] = pct(longer.means["joint-branch"])
     (caption,) = groups_of(r"\n\*(Nine ways .*?)\*\n", readme())
     assert named_clauses(caption, facts, every=True) == snapshot and highest
 
@@ -433,9 +436,10 @@ def test_what_the_page_says_of_its_first_table() -> None:
     text = page().partition("\n## ")[0]
     line = r"^\| \[.*?\]\((\S+)\) \| (.*?) \| .*\| ([\d.]+) × \| (\**)([−+][\d.]+)\** \|$"
     lines = re.findall(line, text, re.MULTILINE)
-    behind = [each for each in lines if each[0] in ("cifar10", "cifar10-long") or "cut at" in each[1]]
+    ten = {study for study in BESIDE if study.partition("-")[0] == "cifar10"}
+    behind = [each for each in lines if each[0] in ten or "cut at" in each[1]]
     assert all(sure and gap[0] == "−" and float(times) > 1 for *_, times, sure, gap in behind)
-    assert {each[0] for each in behind} == {"cifar10", "cifar10-long", "cifar100", "cifar100-long"}
+    assert {each[0] for each in behind} == ten | {"cifar100", "cifar100-long"}
     others = [each[2:] for each in lines if each not in behind]
     ahead = [each for each in others if each[-1][0] == "+"]
     assert 2 * len(ahead) > len(others) and [gap for *_, sure, gap in ahead if sure] == ["+3.3"]
@@ -718,10 +722,31 @@ def in_the_table_of(study: str, runs: Runs, strategy: str) -> list[Spread]:
 
 def medium_behind() -> dict[str, str]:
     """By how much the best way on the medium width is behind the small plain network."""
-    (runs,) = with_controls().runs
-    level = runs.beside_controls["width small"]
-    best = max((n for n in level.means if "width" not in n), key=level.means.__getitem__)
-    return {"best on medium": best, "by": pct(level.means["width small"] - level.means[best])}
+    gaps, best = {}, "joint-branch"
+    for study, name in (("cifar10", "by"), ("cifar10-long-medium", "by, after 16 epochs")):
+        level = with_controls(study).runs[0].beside_controls["width small"]
+        assert best == max((n for n in level.means if "width" not in n), key=level.means.__getitem__)
+        gaps[name] = pct(level.means["width small"] - level.means[best])
+    return {"best on medium": best, **gaps}
+
+
+def test_what_exits_come_to_on_the_medium_width(snapshot: SnapshotAssertion) -> None:
+    (runs,) = with_controls("cifar10-long-medium").runs
+    (small,) = (control for control in runs.controls.cheaper if control.label == "width small")
+    words = " ".join(section("cifar10-long-medium").split())
+    assert [each for each in beside_plain(runs) if small.label in each and f"> {each}" in words]
+    (gap,) = pairs_of(runs.beside_controls[small.label], small.label)
+    assert (gap.a, gap.b) == (small.label, "joint-branch") and gap.p < ALPHA
+    assert clauses("cifar10-long-medium", "catch up", medium_behind()) == snapshot
+    in_the_table_of("cifar10-long-medium", runs, "joint-branch")
+    assert f" {pct(runs.spread('final-accuracy-test', 'baseline').mean)} " in words
+    (level,) = (level for level in runs.levels if f"{level.macs / 1e6:.1f}" == "21.1")
+    cascade, means = "width tiny then baseline", level.means
+    beside = {name: p for p in pairs_of(level, "joint-branch") for name in (p.a, p.b)}
+    assert beside[COIN].p > ALPHA > beside[cascade].p and max(means, key=means.__getitem__) == cascade
+    facts = {name: pct(means[name]) for name in ("joint-branch", COIN, cascade)}
+    facts |= {"p, coin": f"{beside[COIN].p:.2f}", "p, cascade": f"{beside[cascade].p:.3f}"}
+    assert clauses("cifar10-long-medium", "more compute", facts) == snapshot
 
 
 def together(runs: Runs, controls: Sequence[PlainNetwork]) -> list[Pair]:
