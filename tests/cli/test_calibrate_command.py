@@ -313,7 +313,7 @@ def test_a_budget_that_the_full_network_keeps(
     assert refusal(run("two", "--max-mean-macs", "500%")) == snapshot(name="MACs")
     line = refusal(run("two", "--max-mean-latency", "1h"))  # which also says how busy the machine was
     _, said, why = line.partition("no calibration image")
-    assert re.sub(r"[\d.]+ ms an", "TIME ms an", said + why) == snapshot(name="time")
+    assert re.sub(r"[\d.]+ ms on", "TIME ms on", said + why) == snapshot(name="time")
 
 
 def test_what_is_not_to_be_trusted_is_refused(

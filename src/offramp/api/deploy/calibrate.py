@@ -357,9 +357,9 @@ def _curve(trained: Trained, calibrated: Calibrated) -> TextTable:
         )
     return TextTable(
         [""],
-        ["MACs", "of plain", title, *([f"ms {with_article(trained.noun)}"] if timed else [])],
+        ["MACs", "of plain", title, *([f"ms {with_article(calibrated.noun)}"] if timed else [])],
         rows,
-        f"Accuracy and compute on {calibrated.rows:,} calibration {trained.noun}s",
+        f"Accuracy and compute on {calibrated.rows:,} calibration {calibrated.noun}s",
         note,
     )
 
