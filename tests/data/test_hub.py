@@ -87,6 +87,18 @@ def test_a_set_by_name_comes_from_what_is_at_hand(tmp_path: Path, snapshot: Snap
     assert refused(read, "hub", repo="nobody/nothing") == snapshot
 
 
+def test_a_row_names_no_file_outside_of_its_set(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
+    """Rows come from others, and may name whatever this machine has."""
+    files = [str(save(tmp_path / "mine" / f"{i}.png", noise(i))) for i in range(40)]
+    features = datasets.Features(picture=datasets.Image(), y=datasets.ClassLabel(names=["a", "b"]))
+    table = datasets.Dataset.from_dict({"picture": files, "y": [0, 1] * 20}, features=features)
+    (tmp_path / "repo").mkdir()
+    stored = table.cast_column("picture", datasets.Image(decode=False))
+    for split in ("train", "test"):
+        stored.to_parquet(tmp_path / f"repo/{split}.parquet")
+    assert refused(read, "hub", repo=str(tmp_path / "repo")) == snapshot
+
+
 def test_damaged_images_are_named_by_row(tmp_path: Path, snapshot: SnapshotAssertion) -> None:
     features = datasets.Features(picture=datasets.Image(), y=datasets.ClassLabel(names=["a", "b"]))
     files = [{"bytes": save(tmp_path / "a.png", noise(i)).read_bytes(), "path": None} for i in range(40)]

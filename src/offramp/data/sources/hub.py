@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def _split(
 ) -> RawSplit:
     """place: the source, and the split's name."""
     import datasets
+    from huggingface_hub.constants import HF_HUB_CACHE
 
     where = " ".join(place)
     stored = split.cast_column(image, datasets.Image(decode=False)).select_columns([image])
@@ -147,16 +149,20 @@ def _split(
             )
     rows = range(len(labels))
     names, ids = (tuple(f"{text} row {row}" for row in rows) for text in (where, place[1]))
-    images = EncodedImages(partial(_row, stored[image], where), names, ids)
+    folders = [Path(f).resolve() for f in (place[0], datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)]
+    images = EncodedImages(partial(_row, stored[image], where, folders), names, ids)
     return RawSplit(images, torch.tensor(labels, dtype=torch.int64))
 
 
-def _row(column: Any, where: str, row: int) -> bytes:
+def _row(column: Any, where: str, folders: Sequence[Path], row: int) -> bytes:
+    """folders: in which a file may lie that a row names, since others wrote the rows."""
     stored = column[row]
     if stored is None or (stored["bytes"] is None and stored["path"] is None):
         raise OfframpError(f"{where} row {row} holds no image; replace or remove it")
     if stored["bytes"] is not None:
         return bytes(stored["bytes"])
+    if not any(Path(stored["path"]).resolve().is_relative_to(folder) for folder in folders):
+        raise OfframpError(f"{where} row {row} names a file that is not of the data set; remove the row")
     try:
         return read_regular(Path(stored["path"]), TABLE)
     except OSError as error:
