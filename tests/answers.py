@@ -1,7 +1,5 @@
 """Answers of early-exit networks that never were: planted skill, with luck of seeds and of images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache

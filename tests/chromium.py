@@ -1,7 +1,5 @@
 """One headless Chromium for the tests of pages, where there is one."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from importlib import resources

@@ -5,8 +5,6 @@
 deadlines of libraries and times of day stay.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Settings of every test process, made before torch is imported; and which tests are slow."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

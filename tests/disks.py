@@ -1,7 +1,5 @@
 """Small disks for tests, and what may happen to a file on any."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterator

@@ -5,8 +5,6 @@
 Left out are extras that take a cluster, an object store or a GPU to show anything: ray, cloud, energy.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """A hub of models on the loopback: what `huggingface_hub` asks of the real one to push and to fetch."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import http.server

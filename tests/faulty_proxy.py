@@ -1,7 +1,5 @@
 """A server before another one, which answers some requests as networks and servers in trouble do."""
 
-from __future__ import annotations
-
 import re
 import threading
 import time

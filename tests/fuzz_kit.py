@@ -4,8 +4,6 @@ A case is a number, from which `changed` and `harmed` make the same change again
 cases as it says; `OFFRAMP_FUZZ=10000` asks for that many, and `OFFRAMP_FUZZ_FROM=60000` for others.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 import resource

@@ -1,7 +1,5 @@
 """An EPS, which Pillow would give to Ghostscript, and a Ghostscript that leaves a mark."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

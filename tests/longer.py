@@ -5,8 +5,6 @@ tests --fast leaves out.
     python tests/longer.py times.txt                     writes slow.txt anew
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from collections import defaultdict

@@ -15,8 +15,6 @@ a sample, nor knows which tests are for which file, and all tests on each of som
 take years.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import copy

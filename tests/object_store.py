@@ -4,8 +4,6 @@ OFFRAMP_TEST_S3=http://127.0.0.1:7480 takes a server that is there, such as Ceph
 of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 import subprocess

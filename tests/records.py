@@ -1,7 +1,5 @@
 """What a store says, made by hand: whole records, of which a test changes what it is about."""
 
-from __future__ import annotations
-
 from dataclasses import is_dataclass, replace
 from typing import Any
 

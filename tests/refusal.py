@@ -1,7 +1,5 @@
 """What a mistake must come to: an OfframpError of one line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,8 +1,6 @@
 """ONNX graphs of stages whose layers were exported before in this run: most tests of bundles export the
 same few, with other weights, and PyTorch's exporter takes a second for each."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import os

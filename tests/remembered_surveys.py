@@ -1,8 +1,6 @@
 """Networks of libraries and of the registry are traced and observed once in a process: most tests build
 the same few, and each runs on some twenty images for that."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest

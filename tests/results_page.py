@@ -1,7 +1,5 @@
 """docs/results/README.md, and the folders that it is of."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

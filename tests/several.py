@@ -1,7 +1,5 @@
 """Real images with several labels each: which of five digits are in a picture of two places."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Stores that never ran: tidy tables with planted effects and known randomness, from a generator."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

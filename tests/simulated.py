@@ -1,7 +1,5 @@
 """Logits whose exits get better with depth and are not equally calibrated."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from longer import long_where

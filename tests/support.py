@@ -1,7 +1,5 @@
 """What many tests need: tiny data, studies and plans, run on one thread."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache

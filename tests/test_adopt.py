@@ -1,7 +1,5 @@
 """Networks that were trained elsewhere: what `adopt` makes of them is what `fit` would return."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from functools import cache

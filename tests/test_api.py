@@ -1,7 +1,5 @@
 """The Python API on a user's own network, data and strategy."""
 
-from __future__ import annotations
-
 import copy
 import re
 import warnings

@@ -1,7 +1,5 @@
 """What a fitted network is good for: a policy, times and a bundle, without a store."""
 
-from __future__ import annotations
-
 import copy
 import json
 import re

@@ -1,7 +1,5 @@
 """`offramp.run` and `offramp.load`, with networks, data and strategies of one's own."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

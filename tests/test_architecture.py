@@ -1,7 +1,5 @@
 """The committed picture of the house shows the layers that import-linter holds."""
 
-from __future__ import annotations
-
 import ast
 import re
 import tomllib

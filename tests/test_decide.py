@@ -1,7 +1,5 @@
 """Seeds until decided: the rule and its log, and which strategies go on."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

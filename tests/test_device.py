@@ -1,7 +1,5 @@
 """The device is the one that is asked for, and what is drawn leaves the generators as they were."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

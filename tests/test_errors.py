@@ -1,7 +1,5 @@
 """Errors of others, as a user reads them."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ The table is `__snapshots__/test_every_phase.ambr`. Whoever changes a line of it
 new line is checked against the strategy's source.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import MISSING, fields, replace
 from itertools import groupby

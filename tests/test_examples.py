@@ -1,8 +1,6 @@
 """Every example that a public name's docstring shows runs as it stands, and so does README's. The page
 on prediction makes the images that it answers."""
 
-from __future__ import annotations
-
 import doctest
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Where a result cannot be written is said before the work, not after it."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 from collections.abc import Callable

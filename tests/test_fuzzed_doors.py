@@ -1,8 +1,6 @@
 """What others make, with a few bytes or fields changed: an error of one line, or an answer. Bundles:
 `tests/bundle/test_runtime.py`."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import io

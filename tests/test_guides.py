@@ -1,7 +1,5 @@
 """Guides name every figure, table, measure, score, limit and term of losses that there is."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One unambiguous text for a value, the same in every process and version."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path

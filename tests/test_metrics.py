@@ -1,7 +1,5 @@
 """Metrics by exit: cases counted by hand, and what must not matter."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

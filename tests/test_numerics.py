@@ -1,7 +1,5 @@
 """Profiles: those that come along stay what they are, and each is a thing of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """What Linux alone has is missed by no import: everything else of the package may still be of use."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

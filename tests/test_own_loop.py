@@ -1,7 +1,5 @@
 """Every example of the guide to one's own loop runs as it stands, on scikit-learn's digits."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

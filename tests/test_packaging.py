@@ -1,7 +1,5 @@
 """What would be published: one version, links that hold on another site, and the commit of the code."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import shutil

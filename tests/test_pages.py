@@ -1,7 +1,5 @@
 """Pages of the documentation, as their readers see them."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import json

@@ -1,7 +1,5 @@
 """Programs: what a phase says of itself, and the programs that are refused."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import replace

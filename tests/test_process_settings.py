@@ -1,8 +1,6 @@
 """Freed memory and garbage: settings of a process, seen in processes of their own. And the signals that
 end one."""
 
-from __future__ import annotations
-
 import gc
 import os
 import platform

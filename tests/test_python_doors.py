@@ -1,7 +1,5 @@
 """Calls from Python with arguments of another kind: one line, before any work, and not Python's own."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Unpack

@@ -1,7 +1,5 @@
 """Learning rates over time, and when a phase stops."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import math

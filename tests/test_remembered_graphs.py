@@ -1,7 +1,5 @@
 """What the tests remember of exported graphs makes none that the exporter would not make."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,8 +1,6 @@
 """Several labels an image, from a table of files to the server: one study, whose trial is calibrated,
 predicted with, exported and served. Scores, limits and guarantees of labels, on made answers too."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,8 +1,6 @@
 """Several labels an image: data, losses, metrics and training. What is deployed: see
 test_several_deployed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache

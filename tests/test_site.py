@@ -1,7 +1,5 @@
 """The site: what it is made of, cheaply; that Sphinx makes it, with --long (as `make docs` does)."""
 
-from __future__ import annotations
-
 import ast
 import re
 import runpy

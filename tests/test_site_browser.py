@@ -1,7 +1,5 @@
 """The site in a headless Chromium, with its notebooks as they lie there."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -3,8 +3,6 @@
 K is 4 throughout: three early exits and the final one, as in the paper.
 """
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re

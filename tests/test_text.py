@@ -1,7 +1,5 @@
 """Texts as examples: from ids of tokens to a network that answers at its exits."""
 
-from __future__ import annotations
-
 import importlib.util
 import sys
 from pathlib import Path

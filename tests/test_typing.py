@@ -1,7 +1,5 @@
 """The types that users see. `make lint` runs mypy --strict on tests/typing, with everything else."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import subprocess

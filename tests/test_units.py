@@ -1,7 +1,5 @@
 """Quantities are read and written in one grammar, whoever asks for them."""
 
-from __future__ import annotations
-
 import pytest
 from syrupy.assertion import SnapshotAssertion
 

@@ -1,7 +1,5 @@
 """A user's own code: what is hashed is what runs, and what a store names runs only if it may."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import py_compile

@@ -1,7 +1,5 @@
 """Tables through LaTeX, where there is one: what does not fit on the page."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

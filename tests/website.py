@@ -1,7 +1,5 @@
 """A web server of the tests' own, on the loopback, whose pages may change and whose answers may fail."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -4,8 +4,6 @@ A test says that something is refused; how it is said is reviewed in the snapsho
 words: `pytest --snapshot-update FILE`, then read the diff.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

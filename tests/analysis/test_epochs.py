@@ -1,7 +1,5 @@
 """Epoch metrics on curves made by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

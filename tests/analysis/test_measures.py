@@ -1,7 +1,5 @@
 """Observations of a small table made by hand, and curves that join phases."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,7 +1,5 @@
 """What nothing else beats: on networks whose truth is known, and beside the index that it replaced."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import combinations
 

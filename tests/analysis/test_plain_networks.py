@@ -1,7 +1,5 @@
 """Plain networks at equal compute: coins and cascades on made answers, and how often tests are wrong."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

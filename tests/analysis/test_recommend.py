@@ -1,7 +1,5 @@
 """Advice on networks whose truth is known: who leads, at which compute, how sure."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What claims, orders and advice find in stores whose truth is known. Fixed generators."""
 
-from __future__ import annotations
-
 from functools import cache
 from itertools import product
 

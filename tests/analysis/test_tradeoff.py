@@ -1,7 +1,5 @@
 """Curves of accuracy against compute, image by image, from the definition."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """What the contenders of the tests make. Nothing here imports torch: a process is there at once."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 

@@ -1,7 +1,5 @@
 """Contenders of ablation.py do what they are asked, at a tiny size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """batches.py and python.py: what their turns come to, and that their ways run at a tiny size."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 

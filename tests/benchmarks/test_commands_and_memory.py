@@ -1,7 +1,5 @@
 """What commands.py and memory.py say of what they find."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Contenders live in processes of their own and say what went wrong; results say whether they hold."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The hand-written loops train what the engine trains, and times are scaled as they should be."""
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import replace
 from pathlib import Path

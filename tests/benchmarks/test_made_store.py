@@ -1,7 +1,5 @@
 """A store made without training is what a run would have left."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

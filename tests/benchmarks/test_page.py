@@ -1,7 +1,5 @@
 """docs/performance.md and docs/deployment.md say what results.json has."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """What is counted is what the network's own count says."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from benchmarks.peak_share import convolution_flops, flops_of, peaks

@@ -1,7 +1,5 @@
 """The engine and the loop by hand compute the same, and the check of that can fail."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Executed against as written: the same logits in less time, and a difference is noticed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

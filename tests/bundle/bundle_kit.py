@@ -1,7 +1,5 @@
 """What the tests of bundles share: trials of digits, policies for them, and their bundles."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """The server's alarm: its bound on false alarms, by simulation, and what it names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

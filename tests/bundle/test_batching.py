@@ -1,7 +1,5 @@
 """Images of many requests in the queues before stages: the same answers, and no image waits for good."""
 
-from __future__ import annotations
-
 import random
 import threading
 from concurrent.futures import Future

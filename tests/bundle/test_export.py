@@ -1,7 +1,5 @@
 """A bundle answers as PyTorch does, for every kind of trial and policy, and says what it is."""
 
-from __future__ import annotations
-
 import copy
 import json
 import shlex

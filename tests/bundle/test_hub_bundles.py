@@ -1,7 +1,5 @@
 """`offramp export --hub` and `hf:USER/NAME`, against a hub on the loopback."""
 
-from __future__ import annotations
-
 import csv
 import json
 import shutil

@@ -1,7 +1,5 @@
 """`export --int8`: stages quantized one by one, thresholds solved again, a loss refused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pictures become the pixels that the trial was trained on."""
 
-from __future__ import annotations
-
 import io
 import json
 from dataclasses import replace

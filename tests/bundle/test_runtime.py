@@ -1,7 +1,5 @@
 """What runs a bundle: damage is named, bad images are one line each, torch is not needed."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

@@ -1,7 +1,5 @@
 """A bundle in other runtimes: the answers of PyTorch, or a line that says what is missing."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import shutil

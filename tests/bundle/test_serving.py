@@ -1,7 +1,5 @@
 """`offramp serve` on the loopback: no answer lost or mixed up, each as `predict` gives it; limits."""
 
-from __future__ import annotations
-
 import asyncio
 import http.client
 import io

@@ -1,7 +1,5 @@
 """What a server says of itself, on answers whose truth is known: shares, alarm, runs, labels."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

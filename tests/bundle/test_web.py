@@ -1,7 +1,5 @@
 """`export --web` in a headless Chromium, with a plain file server: it answers as `predict` does."""
 
-from __future__ import annotations
-
 import functools
 import http.server
 import json

@@ -4,8 +4,6 @@ Models of onnxruntime are run by it here, by what their `config.pbtxt` says. Whe
 installed, the server's own protobuf reads that file.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import sys

@@ -1,7 +1,5 @@
 """How tests call commands."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

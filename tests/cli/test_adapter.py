@@ -1,7 +1,5 @@
 """From a function to a command: every option reaches the function, and its answer what is printed."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import json

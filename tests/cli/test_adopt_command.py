@@ -1,7 +1,5 @@
 """`offramp build --adopt`: a checkpoint and the code of a network with exits become a bundle."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

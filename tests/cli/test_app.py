@@ -1,7 +1,5 @@
 """What all commands have in common: help, version, where the store is, the device."""
 
-from __future__ import annotations
-
 import gc
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Trials of networks attached in Python, from the command line."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

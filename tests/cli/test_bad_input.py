@@ -1,8 +1,6 @@
 """Whatever is wrong with what a user gives: one line that names it and the remedy, exit code 2,
 nothing written."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Mapping, Sequence

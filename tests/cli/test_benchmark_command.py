@@ -1,7 +1,5 @@
 """`offramp benchmark` and `offramp calibrate --max-mean-latency`, as a user runs them."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """`offramp build` and `offramp export` as a user runs them."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import shlex

@@ -1,7 +1,5 @@
 """`build --control` and `fit(control=…)`: a smaller plain network is trained as well."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

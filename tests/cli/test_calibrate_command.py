@@ -1,7 +1,5 @@
 """`offramp calibrate` on the files of a store, as a user runs it."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

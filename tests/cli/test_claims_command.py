@@ -1,7 +1,5 @@
 """`offramp claims` and `offramp recommend` on a store that was really run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

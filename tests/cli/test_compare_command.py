@@ -1,7 +1,5 @@
 """`offramp compare`: strategies and trials of a store, and groups of any table."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """`offramp --completion`: a shell that has read the script completes."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`offramp data`: planted faults are found and named, and the sheet shows what it says."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """To a device and back, as a user goes: measure there, solve for it, export what was solved."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

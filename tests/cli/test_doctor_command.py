@@ -1,7 +1,5 @@
 """`offramp doctor`."""
 
-from __future__ import annotations
-
 import json
 
 import psutil

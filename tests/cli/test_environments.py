@@ -1,7 +1,5 @@
 """Commands where handles, address space, letters or room are few: one line, or an answer."""
 
-from __future__ import annotations
-
 import os
 import resource
 import subprocess

@@ -1,7 +1,5 @@
 """What is far out of any range, too long, or steers a terminal: one line, exit code 2, no traceback."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,8 +1,6 @@
 """What commands refuse beside a finished study: in one line, which the snapshot has, and before anything
 is written."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`--on ray`, as far as one machine and no cluster show it."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re

@@ -1,7 +1,5 @@
 """What only a process of its own shows: signals, terminals, pipes, exit codes, what is imported."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

@@ -1,7 +1,5 @@
 """What a run shows while it works: how far reading is, the moving lines and those that stay."""
 
-from __future__ import annotations
-
 import io
 import json
 import logging

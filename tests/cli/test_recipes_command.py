@@ -1,7 +1,5 @@
 """`offramp recipes`, and the studies of the paper."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

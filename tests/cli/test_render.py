@@ -1,7 +1,5 @@
 """Tables and numbers on a screen of 80 columns: whole, aligned, nothing cut."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

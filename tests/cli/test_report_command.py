@@ -1,7 +1,5 @@
 """`offramp report`: a page, figures, tables or numbers; and `store pack`."""
 
-from __future__ import annotations
-
 import csv
 import html
 import json

@@ -1,7 +1,5 @@
 """`offramp run`: one trial, a study, a list of studies, a budget, what fails."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

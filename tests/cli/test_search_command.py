@@ -1,7 +1,5 @@
 """`offramp search`."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Generator

@@ -1,7 +1,5 @@
 """`offramp show`: of a trial, and of a node what it reads and why it is not reused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """`offramp status`, its trials and its watch, and `store track`."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """`offramp store copy` and `gc`, and every command on a store in an object store."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

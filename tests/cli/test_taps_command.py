@@ -1,7 +1,5 @@
 """`offramp taps`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

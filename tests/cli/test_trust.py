@@ -1,7 +1,5 @@
 """Code that a store's record names runs only if the user lets it, and never if it has changed."""
 
-from __future__ import annotations
-
 import io
 import os
 import pty

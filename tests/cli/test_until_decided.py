@@ -1,7 +1,5 @@
 """`offramp run --until-decided`, and `--dry-run --power`: seeds are added, looked at, and planned."""
 
-from __future__ import annotations
-
 import re
 import shutil
 from pathlib import Path

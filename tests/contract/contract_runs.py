@@ -4,8 +4,6 @@ The plain runs use the engine alone, phase by phase, so that the whole network o
 compared before and after it. The derived runs are those of a study, through the store.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import tempfile

@@ -6,8 +6,6 @@ classifier reads, and maps that a segment goes on from. The engine alone runs th
 phase that is trained once.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

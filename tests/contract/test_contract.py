@@ -1,8 +1,6 @@
 """What every strategy owes on the smallest backbone, and phases of every kind on all others. New entries
 of either registry are covered untouched."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

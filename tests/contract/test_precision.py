@@ -1,7 +1,5 @@
 """What plain and derived execution owe each other holds in bfloat16 and in contiguous memory as well."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Image files and folders for tests, and where real data lies."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

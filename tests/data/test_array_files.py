@@ -1,7 +1,5 @@
 """NumPy archives in MedMNIST's layout, and IDX files."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import pickle

@@ -1,7 +1,5 @@
 """Orders and batches."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given

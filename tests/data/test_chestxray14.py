@@ -1,7 +1,5 @@
 """ChestX-ray14 in NIH's layout, made small."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """CIFAR's official binary versions: files and archives made here; counts; the pickled version."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import shutil

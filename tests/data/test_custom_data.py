@@ -1,7 +1,5 @@
 """A user's own file: `my.py:make_data`."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

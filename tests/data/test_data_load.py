@@ -1,7 +1,5 @@
 """load: names, subsets, hold-outs, and what may not influence what."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

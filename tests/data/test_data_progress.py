@@ -1,7 +1,5 @@
 """How far reading is: messages that a program can listen to."""
 
-from __future__ import annotations
-
 import itertools
 import logging
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Split, Data, statistics and normalize."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

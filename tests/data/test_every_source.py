@@ -1,7 +1,5 @@
 """What holds for every data set known by name, and for one that is added as CONTRIBUTING.md says."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import re

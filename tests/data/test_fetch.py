@@ -1,7 +1,5 @@
 """Data behind an address: fetched once, held to its hash, and unpacked where it belongs."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Hashes of files are kept outside the data, and unchanged files are not read again."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Folders of images: layouts, groups, duplicates, damage."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

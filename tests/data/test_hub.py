@@ -1,7 +1,5 @@
 """Hugging Face's `datasets`, offline: sets made here and saved."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

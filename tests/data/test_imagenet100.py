@@ -1,7 +1,5 @@
 """ILSVRC trees: a made one, and Imagenette where it is at hand."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

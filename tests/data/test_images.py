@@ -1,7 +1,5 @@
 """Image files of every mode, and what becomes of their size and channels."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 from pathlib import Path

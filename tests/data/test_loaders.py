@@ -1,7 +1,5 @@
 """Two ways to read image files: in memory, or as they are needed. They give the same bits and keys."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """What is said of splits before anything trains on them."""
 
-from __future__ import annotations
-
 import math
 import shutil
 from pathlib import Path

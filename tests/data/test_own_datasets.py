@@ -1,7 +1,5 @@
 """A user's own Datasets: of several sizes, too large for memory, under a random transform, iterable."""
 
-from __future__ import annotations
-
 import io
 import random
 import re

@@ -1,7 +1,5 @@
 """Folders of Parquet files: tiny ones made here, and the real CIFAR-10 where it is at hand."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Map-style Datasets and pairs of arrays."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Split files: saved, given, and refused where the images are not the same."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Which images are held out."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """Tables of labels: forms, columns, what they name, and how they are suggested."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """Views of images: pure functions of (seed, view, row), each against something that is surely right."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """Phases of the small network, trained by the engine alone."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One step of the small network, by the engine, to be compared with what is written out. K is 4."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import torch

@@ -1,7 +1,5 @@
 """What the ranks of `test_ranks` are asked to do; each answers with tensors by name."""
 
-from __future__ import annotations
-
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any

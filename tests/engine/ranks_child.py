@@ -4,8 +4,6 @@ task: a function of `rank_tasks`.  ranks: how many of them.  args: for it.  out:
 makes of it.  The answer is the statuses with which they ended.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

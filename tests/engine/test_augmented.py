@@ -1,7 +1,5 @@
 """Training on augmented images: who sees them, and that no arrangement of the work changes a bit."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial

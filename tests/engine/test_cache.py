@@ -1,7 +1,5 @@
 """Values kept for a while: how many, where, and that nothing of them is left."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

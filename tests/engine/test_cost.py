@@ -1,7 +1,5 @@
 """Multiply-accumulates of phases and exits, against sums written out by hand."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

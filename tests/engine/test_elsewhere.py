@@ -4,8 +4,6 @@ An operation on tensors of two devices fails there, and so does whatever asks fo
 through a step neither mixes devices nor waits for one.
 """
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Iterator
 from dataclasses import replace

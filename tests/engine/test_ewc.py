@@ -1,7 +1,5 @@
 """Elastic weight consolidation against its formulas written out. K is 4."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

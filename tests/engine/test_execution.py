@@ -1,7 +1,5 @@
 """However the work is arranged, the same bits come out: plain execution is the oracle."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

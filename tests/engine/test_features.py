@@ -3,8 +3,6 @@
 The reference runs the network by its own forward and reads what its last linear layers are given.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The training loop: what an epoch reads, in which modes it runs, and how few samples will do."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence

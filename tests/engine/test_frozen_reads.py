@@ -1,7 +1,5 @@
 """Which frozen values a group reads, how often, and what computes them."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 
 import pytest

@@ -1,7 +1,5 @@
 """Heads and gates that train together, against the formulas of their source written out. K is 4."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A key is made of what a phase reads, all of it and nothing else, and is known before it runs."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """A kind that nothing knows is refused, and never taken for another one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Phases in a loop of one's own, against `fit`: the same batches, the same optimizer, the same bits."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache

@@ -1,7 +1,5 @@
 """The module of a phase under PyTorch's own wrappers, and the network after a phase."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import pickle

@@ -1,7 +1,5 @@
 """Every loss against arithmetic written by hand in numpy, in float64."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

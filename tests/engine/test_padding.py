@@ -7,8 +7,6 @@ batches of 1, 2 or 7 often differ in their last bits from those of larger ones, 
 parts run on full batches; whether two large sizes agree is nothing that the engine relies on.
 """
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,8 +1,6 @@
 """Every field of a phase is in its key, in the texts of it and in the step that trains it, by the engine
 and in a loop of one's own."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace

@@ -1,7 +1,5 @@
 """Where frozen values are kept: what is worth its room, in which order, and never more than there is."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random

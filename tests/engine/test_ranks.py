@@ -1,7 +1,5 @@
 """Several ranks are one training: the same order of images, the same statistics, sums in one order."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from functools import cache

@@ -1,7 +1,5 @@
 """Where the weights of each phase come from, and what the finished network is put together from."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where the time of a phase goes, by a clock that the test moves."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """When a phase stops, which weights it hands on, and what happens when its loss is not finite."""
 
-from __future__ import annotations
-
 import signal
 from dataclasses import replace
 from functools import cache

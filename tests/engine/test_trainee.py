@@ -1,7 +1,5 @@
 """A checkpoint holds all there is to a training run, whatever the optimizer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,6 @@
 """OpenMP's threads wait long on a quiet machine and short beside other work, whenever torch came.
 What the user set stays. Told by the processor time of threads that wait, which differs a hundredfold."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

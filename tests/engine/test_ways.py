@@ -4,8 +4,6 @@ The reference runs the whole network once, by its own forward, and leaves the en
 between features are left to test_features.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import replace

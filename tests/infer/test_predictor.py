@@ -1,7 +1,5 @@
 """The predictor answers as the policy does on the logits of all exits, and runs no more than it must."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The slowdown attack on networks whose answers are known."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """A held latency, on images that become harder, by a clock that the test makes."""
 
-from __future__ import annotations
-
 import math
 from itertools import pairwise
 

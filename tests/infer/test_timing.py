@@ -1,7 +1,5 @@
 """What samples of time come to, and how runs are put in turns."""
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import partial
 

@@ -1,7 +1,5 @@
 """Measured times: what is measured, and what calibration makes of it. No test says how long it takes."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from functools import partial

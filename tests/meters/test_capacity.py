@@ -1,7 +1,5 @@
 """Cores and memory by the limits that are set on a process."""
 
-from __future__ import annotations
-
 import math
 import os
 import resource

@@ -1,7 +1,5 @@
 """Meters against trees and devices whose values the test dictates."""
 
-from __future__ import annotations
-
 import mmap
 import multiprocessing
 import sys

@@ -1,7 +1,5 @@
 """Small networks for tests, and what there is to compare of them."""
 
-from __future__ import annotations
-
 import copy
 import functools
 

@@ -1,7 +1,5 @@
 """Networks to cut, and what every test of a cut does with them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ MSDNet after Huang et al., *Multi-Scale Dense Networks for Resource Efficient Im
 BranchyNet after Teerapittayanon et al., *BranchyNet* (ICPR 2016); DeeBERT after Xin et al. (ACL 2020).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

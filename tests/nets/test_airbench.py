@@ -1,7 +1,5 @@
 """Airbench: a whitening convolution made from training images, and weights that stay as they are."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What becomes of many architectures with exits: every row of docs/backbones.md."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

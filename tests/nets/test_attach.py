@@ -1,7 +1,5 @@
 """What a user attaches exits to, and where they go."""
 
-from __future__ import annotations
-
 import copy
 import json
 import warnings

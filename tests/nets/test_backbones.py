@@ -1,7 +1,5 @@
 """Every registered backbone: its taps, its exact division, its names, its costs, its refusals."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import warnings

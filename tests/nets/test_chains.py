@@ -1,7 +1,5 @@
 """Networks cut by lists of submodules, some of which write on their input."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """The clock decides what is drawn while it runs, and leaves the generator alone while it does not."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

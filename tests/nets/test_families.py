@@ -1,7 +1,5 @@
 """Smaller members of the family of a network."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

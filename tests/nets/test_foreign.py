@@ -1,7 +1,5 @@
 """Networks that come with exits of their own, and what of them belongs to which exit."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """Heads: what they are made of, what they refuse, and that they fit every tap."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """What identifies a network: what changes its answers changes it, where its exits go does not."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import inspect

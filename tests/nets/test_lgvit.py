@@ -1,7 +1,5 @@
 """LGViT's heads: their arithmetic written out, what they read, and which exit has which."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

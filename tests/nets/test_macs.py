@@ -1,7 +1,5 @@
 """MACs of a computation are those that torch's own counter finds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """The early-exit network: copies, draws, trunks and modes."""
 
-from __future__ import annotations
-
 import copy
 import inspect
 import json

@@ -1,7 +1,5 @@
 """Networks with exits of their own, cut at them: the same logits, and each part alone."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from functools import partial

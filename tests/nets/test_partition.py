@@ -1,7 +1,5 @@
 """Cut networks compute what the whole ones do, to the bit, wherever they are cut."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import sys

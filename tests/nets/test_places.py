@@ -1,7 +1,5 @@
 """Every place an exit can go, what it costs, and where the classifier begins."""
 
-from __future__ import annotations
-
 import copy
 from collections import OrderedDict
 

@@ -1,7 +1,5 @@
 """Weights from files and libraries: what is loaded, what is drawn anew, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

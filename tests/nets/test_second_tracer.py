@@ -1,7 +1,5 @@
 """Networks that fx does not follow: choices by size, images by name, several outputs, and others."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Where exits go by themselves: spread over the MACs, apart, and where leaving spares something."""
 
-from __future__ import annotations
-
 import pytest
 from torch import nn
 

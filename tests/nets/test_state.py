@@ -1,7 +1,5 @@
 """What PyTorch sees of a network with exits: the backbone's own names, and the heads' beside them."""
 
-from __future__ import annotations
-
 import copy
 import functools
 

@@ -1,7 +1,5 @@
 """Policies row by row in plain Python, written apart from the package, to test it against."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

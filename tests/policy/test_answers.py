@@ -1,7 +1,5 @@
 """What is an answer and not a refusal: one exit for all; and what is told first of a policy."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any

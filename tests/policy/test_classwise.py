@@ -1,8 +1,6 @@
 """Offsets of classes, learned where the truth is known: one early exit, whose answer is right with a
 chance that is a curve of its confidence and of the class that it says; the final exit is right."""
 
-from __future__ import annotations
-
 import json
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Gates that calibration learns, against the formulas of their source written out."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A policy of numbers alone: logits, labels and costs of any framework."""
 
-from __future__ import annotations
-
 import warnings
 from functools import cache
 from pathlib import Path

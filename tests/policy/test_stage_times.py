@@ -1,7 +1,5 @@
 """Times that a device wrote down: the file's door, and what a policy's stages cost by them."""
 
-from __future__ import annotations
-
 import copy
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Conclusions about images that are not as those of calibration, on made cases whose truth is known."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

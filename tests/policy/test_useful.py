@@ -1,7 +1,5 @@
 """What is refused as useless, and why."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """HandTrial evidence, with numbers that a test can know: trials without any training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """A made-up report: what the page's tests show."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Reading specifications as a test needs them."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 from typing import Any

@@ -1,7 +1,5 @@
 """Evidence without a store: trials with the numbers that a test wants, in the shape of real ones."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache

@@ -1,7 +1,5 @@
 """The order of strategies against how long they trained."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

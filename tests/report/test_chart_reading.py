@@ -1,7 +1,5 @@
 """What a reader can make out in a chart: shades, ticks, letters, numbers, lines on one another."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import re

@@ -1,7 +1,5 @@
 """The claims file that comes with the package, and what a user's own may say."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

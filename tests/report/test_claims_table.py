@@ -1,7 +1,5 @@
 """Claims as a table of a report, and the sentences at its top."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import replace

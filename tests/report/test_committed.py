@@ -1,7 +1,5 @@
 """The results in docs/results: every figure and table that their data allow comes out of them."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """Smaller plain networks beside a study: which are taken for its controls, and what is said of them."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Mapping, Sequence

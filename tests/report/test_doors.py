@@ -1,7 +1,5 @@
 """Figures, tables, claims and guidelines of a user's own; the paper's come by the same doors."""
 
-from __future__ import annotations
-
 import ast
 import re
 from dataclasses import replace

@@ -1,8 +1,6 @@
 """Names that would run, compute, read a file or steer a terminal: every page, table, card and picture
 shows them, and nothing runs."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """What the report says of how runs were made, and of where they depart from the paper."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

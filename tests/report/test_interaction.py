@@ -1,7 +1,5 @@
 """Whether differences of strategies depend on the setting, on planted runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

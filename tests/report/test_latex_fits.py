@@ -1,7 +1,5 @@
 """Every table fits on the page of an article in one column and of one in two."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Where phases ran; times of unlike machines are not compared."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Metrics that trials were not recorded with, worked out of their stored logits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The page in a headless Chromium: made-up contents, opened from disk."""
 
-from __future__ import annotations
-
 import io
 import json
 import time

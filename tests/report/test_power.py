@@ -1,7 +1,5 @@
 """How many seeds a difference takes, from made trials."""
 
-from __future__ import annotations
-
 import pytest
 from handmade import HandTrial, Run, evidence, simple
 

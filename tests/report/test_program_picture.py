@@ -1,7 +1,5 @@
 """The picture of a strategy shows what its phases say."""
 
-from __future__ import annotations
-
 import re
 from xml.etree import ElementTree
 

@@ -1,7 +1,5 @@
 """Markdown, LaTeX and CSV of a table with everything that could break them."""
 
-from __future__ import annotations
-
 import io
 import math
 import re

@@ -1,7 +1,5 @@
 """The report's folder: what is in it, and that it appears whole or not at all."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,8 +1,6 @@
 """Numbers of docs/results/README.md that need no test over seeds: the network to deploy, and how long
 studies took."""
 
-from __future__ import annotations
-
 import json
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,7 +1,5 @@
 """The rules behind words: trends, the decision matrix, epoch metrics in short, guidelines."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Every sentence that the top of a page can have, on networks whose truth is known."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Tables of made stores: planted effects, hand-computed values, and stores with too little in them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from itertools import pairwise

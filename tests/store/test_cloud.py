@@ -1,7 +1,5 @@
 """A store in an object store: what a folder promises, and what only an object store can do to it."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import logging

@@ -1,7 +1,5 @@
 """Copies of stores, from and to folders and object stores."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

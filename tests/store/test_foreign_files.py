@@ -1,8 +1,6 @@
 """Files that somebody else made to harm: pipes, devices, files of any size, Parquet that unpacks to any
 size. A reader that waits for a pipe is ended by the time limit of every test."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

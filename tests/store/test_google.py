@@ -1,7 +1,5 @@
 """A store in Google's object store: gcsfs against an emulator of its JSON API on the loopback."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import uuid

@@ -1,7 +1,5 @@
 """What a store says is read strictly, and written again as it was."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Packed results that another changed: refused with the file and the field, or said on the page."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """What trials come to: seconds, the results table, the tidy table."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from types import SimpleNamespace

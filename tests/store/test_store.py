@@ -1,7 +1,5 @@
 """The store: what is written comes back."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable

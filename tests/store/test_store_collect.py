@@ -1,7 +1,5 @@
 """What the store may throw away."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Damaged files of the store are named and made anew."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

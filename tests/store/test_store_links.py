@@ -1,7 +1,5 @@
 """No link in a store is followed, and nothing outside of it is written or removed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

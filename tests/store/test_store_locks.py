@@ -3,8 +3,6 @@
 Other machines are this one under another name; their clocks are the tests' own.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import json

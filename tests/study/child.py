@@ -6,8 +6,6 @@ for the n-th time.  pause: after the first event of that kind the process says i
 killed.  gate: a FIFO; the run starts when somebody opens it to write.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import json

@@ -1,7 +1,5 @@
 """One Ray cluster of processes for all tests of clusters, and what they run on it."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

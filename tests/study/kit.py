@@ -1,7 +1,5 @@
 """What the tests of runs share: fingerprints of stores, and processes that can be killed."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial

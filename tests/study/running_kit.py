@@ -1,7 +1,5 @@
 """Small plans for tests of runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

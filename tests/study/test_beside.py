@@ -1,7 +1,5 @@
 """Which to ship, a policy or a smaller plain network: on made answers whose truth is known."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Studies that are to fit into a time."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Caches of whole runs: never above their limits, forecast as they turn out, and never a failure."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Sequence

@@ -1,8 +1,6 @@
 """A cluster of Ray, in processes of this machine: what it trains, and what becomes of it when parts of
 it die. All tests share one cluster."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

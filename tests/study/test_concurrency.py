@@ -1,7 +1,5 @@
 """Several processes on one store: nothing is trained twice, nothing is lost."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

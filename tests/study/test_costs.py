@@ -1,7 +1,5 @@
 """What a finished phase says it cost is what was run for it."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`kill -9` at any point, and files that were cut short or altered."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 from collections.abc import Callable, Iterator

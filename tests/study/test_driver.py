@@ -1,8 +1,6 @@
 """The driver of a cluster against one that says what the test has it say: what is given out again, how
 often, and what ends the run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial

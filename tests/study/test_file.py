@@ -1,7 +1,5 @@
 """Lists of studies."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from pathlib import Path

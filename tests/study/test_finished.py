@@ -1,7 +1,5 @@
 """A study that is finished."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

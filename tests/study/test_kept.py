@@ -1,7 +1,5 @@
 """Training that starts from given weights, and heads on a backbone that is kept as it came."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

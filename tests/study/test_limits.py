@@ -1,7 +1,5 @@
 """How much caches may take: what the study says or a share of what is free; and where they go."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

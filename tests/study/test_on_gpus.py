@@ -1,7 +1,5 @@
 """What only GPUs can show: ranks on devices of their own, through NCCL. Skipped where there are none."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Studies whose seeds draw their own splits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

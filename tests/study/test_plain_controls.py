@@ -1,7 +1,5 @@
 """Plain networks that a study trains beside itself: the trials that they are, and their epochs."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Profiles in files: found by name or path, read strictly, in keys by content."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

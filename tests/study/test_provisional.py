@@ -1,7 +1,5 @@
 """Plans of studies whose data or weights are not here."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The paper's recipes, and the study files that must say the same."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 from pathlib import Path

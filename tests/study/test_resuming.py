@@ -1,7 +1,5 @@
 """Runs that are cut short go on and end in the same bits."""
 
-from __future__ import annotations
-
 import errno
 import math
 import os

@@ -1,7 +1,5 @@
 """Runs: the same bits, nothing repeated, failures, what is kept."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Studies cut down: `scale: small`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """How phases are divided among machines, and how long that takes by the cost model."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path

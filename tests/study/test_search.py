@@ -1,7 +1,5 @@
 """Searches for settings: what is proposed, kept, given up, and which images are read."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The study file's `augment`: short forms, and what is wrong said in one line."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whole studies on image files that are read as they are needed."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """One training on several ranks: whatever happens to them, the same bits, and nobody left behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

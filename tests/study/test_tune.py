@@ -1,7 +1,5 @@
 """Measuring a machine: every question is asked and answered, and what follows from the answers."""
 
-from __future__ import annotations
-
 import psutil
 import pytest
 

@@ -1,7 +1,5 @@
 """What a machine of a cluster does with an order, without a cluster."""
 
-from __future__ import annotations
-
 import errno
 import io
 import json

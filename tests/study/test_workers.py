@@ -1,7 +1,5 @@
 """How many workers suit a plan."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

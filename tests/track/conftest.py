@@ -1,7 +1,5 @@
 """A store in which one trial is finished and another under way."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

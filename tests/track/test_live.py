@@ -1,7 +1,5 @@
 """What a store says of trials that others train."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

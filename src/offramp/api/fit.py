@@ -708,8 +708,10 @@ def order_notes(samples: Samples, data: Data, whose: str) -> list[str]:
 def check_apart(data: Data, named: Collection[str], pool: str = "train") -> None:
     """Refuse a split whose images are in another one too: what is measured on it holds for no new image.
 
-    A few equal images, as collected data have, are told and not refused. named: the splits beside the
-    pool that the caller gave; the others are held out of it.
+    A few equal images, as collected data have, are told and not refused.
+
+    Args:
+        named: The splits beside the pool that the caller gave; the others are held out of it.
     """
     images, shared, kind = Counter[str](), Counter[tuple[str, str]](), noun(data.shape)
     of = {name: name if name in named else pool for name in SPLITS}

@@ -112,8 +112,9 @@ def sections(docstring: str) -> dict[str, str]:
 def entries(section: str) -> dict[str, str]:
     """What a section such as `Args` says of each name.
 
-    >>> entries("    a: The first,\\n        of two.\\n    b: The other.")
-    {'a': 'The first, of two.', 'b': 'The other.'}
+    Example:
+        >>> entries("    a: The first,\\n        of two.\\n    b: The other.")
+        {'a': 'The first, of two.', 'b': 'The other.'}
     """
     about: dict[str, str] = {}
     names: list[str] = []

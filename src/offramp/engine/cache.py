@@ -43,7 +43,11 @@ class Cache:
     """Frozen values of whole splits.
 
     A file loses its name as soon as it is mapped: its space is free again when the value is dropped or
-    the process ends, however it ends. memory, disk: bytes at most; folder: of the files.
+    the process ends, however it ends.
+
+    Args:
+        memory: Bytes at most; likewise `disk`.
+        folder: Of the files.
     """
 
     def __init__(self, memory: int, disk: int, folder: Path) -> None:

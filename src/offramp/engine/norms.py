@@ -27,7 +27,10 @@ class GlobalBatchNorm(TorchFunctionMode):
     those of all ranks' rows.
 
     Two sums a layer: forward, and of its gradient. Every rank must run the same operations in the same
-    order. share: this rank's part of the batch.
+    order.
+
+    Args:
+        share: This rank's part of the batch.
     """
 
     def __init__(self, ranks: Ranks, share: BatchShare) -> None:

@@ -86,8 +86,11 @@ def waits_by_load(
     long or short by what others leave of it.
 
     Nothing happens with one thread, with another library than GNU's, or where the user said how threads
-    wait (SPIN_VARIABLES). threads: that compute in the block; None stands for as many as there are
-    cores. pause: seconds between two looks.
+    wait (SPIN_VARIABLES).
+
+    Args:
+        threads: That compute in the block; None stands for as many as there are cores.
+        pause: Seconds between two looks.
     """
     cores = os.cpu_count() or 1
     path = library() if threads != 1 and cores <= MOST_CORES else None

@@ -1,7 +1,5 @@
 """Verdicts on observations made by hand, and on simulated stores."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Differences over seeds and test images: the definition, another road to it, and error rates."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

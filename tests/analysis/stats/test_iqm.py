@@ -1,7 +1,5 @@
 """Interquartile means and their intervals, on data whose truth is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

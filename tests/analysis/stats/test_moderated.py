@@ -1,7 +1,5 @@
 """Variances of pairs drawn toward their mean: the definition, and rates of false findings."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Seeds until decided: error rates, what it spends, and the road from looks to a verdict."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

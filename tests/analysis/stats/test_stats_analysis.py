@@ -1,7 +1,5 @@
 """Whole analyses, and numbers that cannot be tested."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Independent groups: certified values, R's, and other implementations."""
 
-from __future__ import annotations
-
 import inspect
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """Summaries in a line: letters against graph theory, chains against the pairs they stand for."""
 
-from __future__ import annotations
-
 import re
 from itertools import combinations
 

@@ -1,7 +1,5 @@
 """Repeated measures and paired differences: published values and other implementations."""
 
-from __future__ import annotations
-
 from itertools import combinations
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The paper's Tables 2 and 4: printed p against printed F, with (4, 20) degrees of freedom."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 from pathlib import Path
 

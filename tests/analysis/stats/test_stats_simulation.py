@@ -1,7 +1,5 @@
 """How often each way finds what is not there, and what is. Fixed generators, vectorized."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 from scipy import stats

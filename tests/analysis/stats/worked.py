@@ -1,7 +1,5 @@
 """Published data that several tests read."""
 
-from __future__ import annotations
-
 import numpy as np
 
 # NIST Statistical Reference Datasets, one-way ANOVA, SiRstv: five instruments, five values each.

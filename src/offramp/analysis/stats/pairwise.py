@@ -272,7 +272,10 @@ def moderated(estimates: Sequence[Estimate], groups: int) -> list[Estimate]:
 
     A handful of seeds says little of how much one pair varies; all pairs together say more (`drawn`).
     `python -m benchmarks.error_rates` has the rates of false findings. Estimates over blocks alone stay.
-    groups: of which they are pairs.
+
+    Args:
+        estimates: Of pairs.
+        groups: Of which they are pairs, how many.
     """
     chosen = [k for k, e in enumerate(estimates) if e.blocks >= FEWEST and e.images and e.between > 0]
     if len(chosen) < 3:

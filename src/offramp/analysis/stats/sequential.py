@@ -46,8 +46,9 @@ class InterimAnalyses:
     """Looks get rarer as seeds do less: one after each seed at first, then after a third more. That
     finds more than a look after every seed, as fewer looks share alpha.
 
-    >>> InterimAnalyses(tuple(map(str, range(42, 62))), 3).counts
-    (3, 4, 5, 6, 8, 10, 13, 17, 20)
+    Example:
+        >>> InterimAnalyses(tuple(map(str, range(42, 62))), 3).counts
+        (3, 4, 5, 6, 8, 10, 13, 17, 20)
     """
 
     # blocks (seeds) as they are added; the first look is at `first` of them, the last at all

@@ -111,8 +111,9 @@ def _number(column: Column, value: float, unit: float) -> str:
 def signed(text: str) -> str:
     """A number with the sign that print has for minus; a zero has none.
 
-    >>> signed("-0.4"), signed("-0.0")
-    ('−0.4', '0.0')
+    Example:
+        >>> signed("-0.4"), signed("-0.0")
+        ('−0.4', '0.0')
     """
     return (text if text.strip("-0.") else text.removeprefix("-")).replace("-", "−")
 

@@ -236,8 +236,9 @@ def plans(
 ) -> Iterator[Plan]:
     """The plan of each study. Data that several have in common is read once.
 
-    Raises OfframpError as `make_plan` does, and before the first of them has trained for days where the
-    folder of any study's data is not there.
+    Raises:
+        OfframpError: As `make_plan`, and before the first of them has trained for days where the folder
+            of any study's data is not there.
     """
     for study in () if provisional else studies:
         if missing(study.data) is not None:
