@@ -53,6 +53,8 @@ MISTAKES = [
     "run --strategy joint --backbone digits-cn --data digits",
     "run --strategy joint --backbone digits-cnn --data digit",
     "search s.yaml",
+    "search s.yaml --over recipe.epoch=[2,2]",
+    "search s.yaml --over recipe.alpha=uniform(0,1) --per strategy",
     "search s.yaml --over recipe.epochs",
     "search s.yaml --over recipe.epochs=many",
     f"search s.yaml {OVER} --set data.split_seed=trial",

@@ -126,10 +126,3 @@ def test_for_whom_a_search_waits_is_told(
     note, *lines = untimed(capsys.readouterr().err)
     assert note == NOTE
     assert lines == snapshot
-
-
-def test_a_key_that_no_study_has(cli: Cli, snapshot: SnapshotAssertion) -> None:
-    Path("s.yaml").write_text(STUDY)
-    unknown = ("--over", "recipe.epoch=[2,2]", "--trials", "1")
-    of_all = ("--over", "recipe.alpha=uniform(0,1)", "--per", "strategy")
-    assert [refusal(cli("search", "s.yaml", *words)) for words in (unknown, of_all)] == snapshot

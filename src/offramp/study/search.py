@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from offramp import usercode
-from offramp.errors import OfframpError, UnknownKey, Unwritable
+from offramp.errors import OfframpError, Unwritable
 from offramp.hashing import digest
 from offramp.store.searches import PLANNED, WHY, WORSE, held_log
 from offramp.store.store import Store
@@ -125,8 +125,6 @@ def search(
                 plan = variants.plan(settings, config, first)
             except Unwritable:
                 raise
-            except UnknownKey as error:  # of a setting as drawn, which the user never wrote
-                raise OfframpError(f"`over`: {str(error).partition(': ')[2]}") from None
             except OfframpError as error:  # these settings do not go together; others may
                 why = str(error)
             refusals.append((settings, why))

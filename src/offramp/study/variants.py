@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, UnknownKey, nearest
 from offramp.study.plan.plan import Plan, make_plan
 from offramp.study.run.run import RunConfig
 from offramp.study.spec import places, yaml_lines
@@ -117,6 +117,16 @@ class Variants:
             return study
         own = {key.removeprefix("recipe."): value for key, value in settings.items()}
         return only(study, self.label, own)
+
+    def check(self, over: Mapping[str, Space]) -> None:
+        """Raises OfframpError for a setting that the study does not have, before anything is written."""
+        for key, where in over.items():
+            try:
+                self.study({key: where.choices[0] if where.choices else where.low})
+            except UnknownKey as error:  # it tells of a setting as drawn, which the user never wrote
+                raise OfframpError(f"`over`: {str(error).partition(': ')[2]}") from None
+            except OfframpError:  # of this value; others may do
+                continue
 
     def plan(self, settings: Mapping[str, Any], config: RunConfig, first: Plan | None) -> Plan:
         """Its plan. first: one without them, whose data are not read again where they are the same."""

@@ -148,6 +148,8 @@ def search(
         raise OfframpError(f"{target} is there already; move it, or name another file with `out`")
     check_replaceable(target)  # before hours of training
     labels = [s.label for s in whole.strategies] if per is not None else [None]
+    for label in labels:
+        Variants(files[0], label).check(spaces)
     requests = {label: SearchOptions(spaces, trials, label, prune, seed) for label in labels}
     reporter = reporter_for(watch)
     config, source = run_config(devices.chosen(device)), Store(place(store))
