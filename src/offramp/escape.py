@@ -56,8 +56,8 @@ def html(text: object) -> str:
     return _html.escape(printable(text))
 
 
-def html_lines(text: str) -> str:
-    """An element of a text that is shown as it is, line breaks too."""
+def preformatted(text: str) -> str:
+    """An HTML element that shows a text as it is, line breaks too."""
     lines = _html.escape(printable(text, keep="\n"))
     return f"<pre>{lines}</pre>"
 

@@ -31,7 +31,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from offramp.escape import html, html_lines, printable
+from offramp.escape import html, preformatted, printable
 
 GAP = 2  # columns between two columns of a table
 PROSE = 100  # columns that a paragraph takes at most: longer lines are hard to read
@@ -311,7 +311,7 @@ def as_html(document: TextBlocks) -> str:
                 table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
                 parts.append(above + table + below)
             case Verbatim():
-                parts.append(html_lines(block))
+                parts.append(preformatted(block))
             case str():
                 parts.append(f"<p>{_html_lines(block)}</p>")
     return "".join(parts)

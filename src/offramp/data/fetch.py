@@ -257,9 +257,8 @@ def _members(path: Path, url: str) -> Generator[tuple[str, int, Any], None, None
                 yield member.name, member.size, bundled.extractfile(member)
             file.left = HEADER
         file.left = math.inf
-        while file.read(
-            BLOCK
-        ):  # checksums stand at the end, and tarfile takes damage before for the end
+        # Checksums stand at the end, and tarfile takes damage before it for the end.
+        while file.read(BLOCK):
             pass
 
 

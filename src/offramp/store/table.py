@@ -17,15 +17,16 @@ from offramp.store.sealed import TableKind
 
 TIDY = TableKind(
     {
-        **{
-            "trial": "text",
-            "strategy": "text",
-            "model": "text",
-            "data": "text",
-            "seed": "whole numbers",
-        },
-        **{"phase": "text", "exit": "whole numbers?", "split": "text?", "epoch": "whole numbers?"},
-        **{"metric": "text", "value": "numbers?", "source": "text", "measured": "true or false"},
+        **dict.fromkeys(("trial", "strategy", "model", "data"), "text"),
+        "seed": "whole numbers",
+        "phase": "text",
+        "exit": "whole numbers?",
+        "split": "text?",
+        "epoch": "whole numbers?",
+        "metric": "text",
+        "value": "numbers?",
+        "source": "text",
+        "measured": "true or false",
     },
     ("trial", "phase", "exit", "split", "epoch", "metric"),
 )

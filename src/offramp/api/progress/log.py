@@ -19,7 +19,7 @@ from typing import IO, Any, final
 from rich.status import Status
 
 from offramp.errors import OfframpError
-from offramp.escape import html_lines, printable
+from offramp.escape import preformatted, printable
 from offramp.files import writing
 from offramp.hashing import finite
 from offramp.terminal import console, paragraph
@@ -208,7 +208,7 @@ class Frame:
             return
         self._latest, self._shown = self._clock(), lines
         text = "\n".join(lines)
-        bundle = {"text/plain": text, "text/html": html_lines(text)}
+        bundle = {"text/plain": text, "text/html": preformatted(text)}
         if self._handle is None:
             self._handle = self._display(bundle, raw=True, display_id=True)
         else:

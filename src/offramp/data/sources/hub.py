@@ -12,7 +12,7 @@ import torch
 from offramp.data.images.files import EncodedImages
 from offramp.data.raw import DataSource, RawData, RawSplit
 from offramp.errors import OfframpError, in_line, nearest
-from offramp.files import TABLE, read_regular
+from offramp.files import TABLE, read_regular, resolved
 
 FETCH = "a data set of https://huggingface.co/datasets by giving its name as data.repo"
 
@@ -149,7 +149,7 @@ def _split(
             )
     rows = range(len(labels))
     names, ids = (tuple(f"{text} row {row}" for row in rows) for text in (where, place[1]))
-    folders = [Path(f).resolve() for f in (place[0], datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)]
+    folders = [resolved(Path(f)) for f in (place[0], datasets.config.HF_DATASETS_CACHE, HF_HUB_CACHE)]
     images = EncodedImages(partial(_row, stored[image], where, folders), names, ids)
     return RawSplit(images, torch.tensor(labels, dtype=torch.int64))
 
@@ -161,10 +161,11 @@ def _row(column: Any, where: str, folders: Sequence[Path], row: int) -> bytes:
         raise OfframpError(f"{where} row {row} holds no image; replace or remove it")
     if stored["bytes"] is not None:
         return bytes(stored["bytes"])
-    if not any(Path(stored["path"]).resolve().is_relative_to(folder) for folder in folders):
+    path = resolved(Path(stored["path"]))
+    if not any(path.is_relative_to(folder) for folder in folders):
         raise OfframpError(f"{where} row {row} names a file that is not of the data set; remove the row")
     try:
-        return read_regular(Path(stored["path"]), TABLE)
+        return read_regular(path, TABLE)
     except OSError as error:
         raise OfframpError(f"{where} row {row} cannot be read ({error}); fetch it again") from error
 
