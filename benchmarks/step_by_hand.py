@@ -26,14 +26,14 @@ from offramp.engine.fit import Diverged, fit
 from offramp.engine.images import Images
 from offramp.engine.passes import Derived
 from offramp.engine.resolve import Setting, resolve
-from offramp.engine.settings import applied, placed
+from offramp.engine.settings import applied, laid_out, placed
 from offramp.engine.trainee import enroll
 from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.airbench import LOGITS_SCALE
 from offramp.nets.heads import ClockedDropout
 from offramp.nets.network import inside, prepared, redrawn
-from offramp.numerics import Numerics
+from offramp.numerics import MemoryFormat, Numerics
 from offramp.process import keep_freed_memory
 from offramp.recipe import Recipe
 from offramp.strategies.joint import joint, loss_weights
@@ -47,7 +47,8 @@ HALF = (0.5, 0.5, 0.5)  # mean and deviation of what the made images hold
 @dataclass(frozen=True)
 class Case:
     """A network of the registry on square images.  steps: of an epoch, batches of `batch` images.
-    options: of the backbone, where they are not its defaults. optimizer: of the engine."""
+    options: of the backbone, where they are not its defaults. optimizer: of the engine. layout: of
+    memory, where it is not that of the profile."""
 
     backbone: str
     pixels: int
@@ -55,6 +56,7 @@ class Case:
     steps: int
     options: tuple[tuple[str, str], ...] = ()
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    layout: MemoryFormat | None = None
 
     @property
     def name(self) -> str:
@@ -185,7 +187,7 @@ def engine(case: Case, numerics: Numerics) -> Iterator[Epoch]:
 
 
 def equal_settings(case: Case, numerics: Numerics) -> Iterator[Epoch]:
-    """By hand, with the settings of a run: channels-last, fused SGD, deterministic kernels, its threads
+    """By hand, with the settings of a run: memory layout, fused SGD, deterministic kernels, its threads
     and allocator, images that stay on the device as bytes."""
     keep_freed_memory()
     where = devices.chosen()
@@ -195,11 +197,11 @@ def equal_settings(case: Case, numerics: Numerics) -> Iterator[Epoch]:
 
     def ready(images: Tensor) -> Tensor:
         floats = images.to(torch.float32).mul_(scale).add_(shift)
-        return floats.contiguous(memory_format=torch.channels_last)
+        return laid_out(floats, numerics.memory_format)
 
     with applied(numerics):
         model = by_hand(case)
-        placed(model, where)
+        placed(model, where, numerics.memory_format)
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=MOMENTUM, fused=True)
         restore_dropout = _silenced(model)
         for epoch in count():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -11,10 +12,11 @@ from syrupy.assertion import SnapshotAssertion
 
 from offramp import device as devices
 from offramp import numerics as numbers
+from offramp.engine import probe
 from offramp.engine.settings import applied
 from offramp.hashing import digest
 from offramp.meters import capacity
-from offramp.numerics import CUSTOM, DEFAULTS, FAST, PROFILES, custom, fast, profile
+from offramp.numerics import CUSTOM, DEFAULTS, FAST, PROFILES, Numerics, custom, fast, profile
 from offramp.store.store import Store
 from offramp.study.plan import profiles
 from offramp.study.plan.forecast import forecast
@@ -22,7 +24,7 @@ from offramp.study.plan.plan import make_plan
 from offramp.study.plan.workers import suited
 from offramp.study.spec import file as spec
 from offramp.units import counted
-from support import CPU
+from support import CPU, network
 from wording import refusal
 
 # What is trained already has these in its keys: a digest that changes makes every store worthless.
@@ -193,3 +195,66 @@ def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_is_known_of_a_gpu_that_is_not_here() -> None:
     assert devices.arithmetic(torch.device("cuda")) == devices.Arithmetic()
     assert fast("cuda", 8, 1e9, False, False).precision == "float32"
+
+
+@pytest.fixture
+def measured_layouts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, float]:
+    """Seconds of a step of each memory layout, of which every network is worth measuring."""
+    seconds = {"channels_last": 1.0, "contiguous": 1.0}
+
+    def stepper(_: object, __: int, numerics: Numerics, *_where: object) -> Callable[[], float]:
+        return lambda: seconds[numerics.memory_format]
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, value in {"stepper": stepper, "LAYOUT_SECONDS": 0, "LAYOUT_MACS": 0}.items():
+        monkeypatch.setattr(probe, name, value)
+    return seconds
+
+
+LONG = 10**6  # steps
+
+
+@pytest.mark.parametrize(
+    ("contiguous", "layout"), [(0.9, "contiguous"), (0.99, "channels_last"), (1.1, "channels_last")]
+)
+def test_a_layout_is_taken_where_it_is_clearly_faster_and_remembered(
+    measured_layouts: dict[str, float], contiguous: float, layout: str
+) -> None:
+    ask = partial(probe.faster_layout, network("digits-cnn"), DEFAULTS["cpu"], 128, device=CPU)
+    measured_layouts["contiguous"] = contiguous
+    assert ask(steps=probe.LAYOUT_STEPS - 1) == "channels_last"  # sooner trained than measured
+    assert ask(steps=LONG) == layout
+    measured_layouts["contiguous"] = 1 / contiguous  # a machine that is busy the next time
+    assert ask(steps=LONG) == layout
+    other = probe.faster_layout(network("digits-cnn"), DEFAULTS["cpu"], 64, LONG, CPU)
+    assert other == ("contiguous" if contiguous > 1.03 else "channels_last")
+
+
+def test_of_what_cannot_be_remembered_or_has_no_other_layout_none_is_taken(
+    measured_layouts: dict[str, float], tmp_path: Path
+) -> None:
+    measured_layouts["contiguous"] = 0.5
+    (tmp_path / "cache").write_text("no folder")
+    usual = DEFAULTS["cpu"]
+    assert probe.faster_layout(network("digits-cnn"), usual, 128, LONG, CPU) == "channels_last"
+    (tmp_path / "cache").unlink()
+    of_texts = Mock(input_shape=(8,))
+    assert probe.faster_layout(of_texts, usual, 128, LONG, CPU) == "channels_last"
+    asked_for = replace(usual, memory_format="contiguous")
+    assert probe.faster_layout(network("digits-cnn"), asked_for, 128, LONG, CPU) == "contiguous"
+    assert not (tmp_path / "cache").exists()  # nothing was measured
+    assert probe.faster_layout(network("digits-cnn"), usual, 128, LONG, CPU) == "contiguous"
+
+
+def test_one_network_is_trained_in_the_faster_layout_and_a_study_in_its_own(
+    measured_layouts: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "LAYOUT_STEPS", 0)
+    measured_layouts["contiguous"] = 0.5
+    study = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "digits", "seeds": [1]}
+    soon, exact = (make_plan(spec.parse({**study, "numerics": of}), CPU) for of in (FAST, "exact"))
+    assert soon.numerics == custom("cpu", threads=soon.numerics.threads, memory_format="contiguous")
+    assert exact.numerics == DEFAULTS["cpu"]
+    assert soon.numerics.words.endswith("contiguous memory")
+    ranks = {**study, "numerics": FAST, "execution": {"devices": 2}}  # which have to agree
+    assert make_plan(spec.parse(ranks), CPU).numerics.memory_format == "channels_last"

@@ -59,7 +59,8 @@ class Numerics:
         """
         tf32 = " with TF32" if self.tf32 else ""
         kernels = "" if self.deterministic else ", kernels that may round differently each time"
-        return f"{self.precision}{tf32}, {counted(self.threads, 'thread')}{kernels}"
+        layout = ", contiguous memory" if self.memory_format == "contiguous" else ""
+        return f"{self.precision}{tf32}, {counted(self.threads, 'thread')}{layout}{kernels}"
 
 
 DEFAULTS: dict[str, Numerics] = {

@@ -17,9 +17,7 @@ from support import CPU, network, tiny_data
 
 BF16 = replace(PROFILES["cpu-bf16"], threads=1)
 CONTIGUOUS = custom("cpu", threads=1, memory_format="contiguous")
-OTHERS = pytest.mark.parametrize(
-    "numerics", [BF16, pytest.param(CONTIGUOUS, marks=pytest.mark.long)], ids=["bfloat16", "contiguous"]
-)
+OTHERS = pytest.mark.parametrize("numerics", [BF16, CONTIGUOUS], ids=["bfloat16", "contiguous"])
 FROZEN = ("baseline", "distillation", "branch-wise")
 
 

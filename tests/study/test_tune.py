@@ -4,8 +4,9 @@ import psutil
 import pytest
 
 from offramp.engine import probe
-from offramp.engine.probe import ProbeSubject, Setup, in_turns, network, stepper
+from offramp.engine.probe import ProbeSubject, in_turns, network, stepper
 from offramp.errors import OfframpError
+from offramp.numerics import PROFILES
 from offramp.study import tune
 from offramp.study.plan.profiles import Gain
 from offramp.study.tune import AT_ONCE, Measuring, chosen, measure, processes
@@ -58,7 +59,7 @@ def test_a_step_is_of_the_way_that_is_asked_for(monkeypatch: pytest.MonkeyPatch)
     seen = []
     real = probe.applied
     monkeypatch.setattr(probe, "applied", lambda numerics: seen.append(numerics) or real(numerics))
-    step = stepper(net, TINY.batch, Setup(1, "bfloat16"), CPU)
+    step = stepper(net, TINY.batch, PROFILES["cpu-bf16"], CPU)
     assert step() > 0
     assert [(n.threads, n.precision) for n in seen] == [(1, "bfloat16")]
 

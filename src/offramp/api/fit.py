@@ -496,9 +496,9 @@ def fit(
         augment: An `Augment`, a mapping, or names such as ["flip", "crop"].
         store: A folder in which finished work stays for later calls; by default a temporary one.
         device: Such as "cuda" or "mps"; by default OFFRAMP_DEVICE, else CUDA, else the CPU.
-        numerics: `fast`: the cores that this process may use, and on a GPU TF32 and kernels that may
-            round differently each time. `exact`: as studies train, with bits that do not depend on the
-            number of cores. Or a profile's name or file.
+        numerics: `fast`: the cores that this process may use, the memory layout that is faster here, and
+            on a GPU TF32 and kernels that may round differently each time. `exact`: as studies train,
+            with bits that do not depend on the machine. Or a profile's name or file.
         control: Also train a smaller plain network by the same recipe, for as many epochs as cost what
             the strategy costs: this module, or True for one of the family of a network that has a name.
             It is `Fitted.control`; `Fitted.beside` says which of both to ship.
@@ -590,7 +590,8 @@ def fit(
     # Recorded, as a 0 and 1 of the caller look like those of floats.
     how = normalize if isinstance(normalize, str) else (data.mean, data.std)
     study = study.model_copy(update={"data": replace(study.data, normalize=how)})
-    plans = [plan_trials(study, data, identified(net), numerics_for(study, net, chosen))]
+    arithmetic = numerics_for(study, net, chosen, len(data.train))
+    plans = [plan_trials(study, data, identified(net), arithmetic)]
     check_frozen(net, _trains(plans[0]))
     keeps = (options or {}).get("backbone") == "kept"
     order = order_notes(train, data, "the kept backbone") if keeps else []
@@ -618,7 +619,8 @@ def _named(net: ExitNetwork) -> Mapping[str, Any]:
 def _as_long(plan: Plan, study: Study, net: ExitNetwork, device: torch.device) -> Plan:
     """The plan of another network, for as many epochs as cost what `plan` costs."""
     check_data_fits(net, plan.data)
-    usual, numerics = study.recipe.epochs, numerics_for(study, net, device)
+    usual = study.recipe.epochs
+    numerics = numerics_for(study, net, device, len(plan.data.train))
 
     def planned(epochs: int) -> Plan:
         recipe = replace(study.recipe, epochs=epochs)

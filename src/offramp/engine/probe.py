@@ -12,21 +12,24 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from offramp import device as devices
 from offramp.engine.cost import step_macs as of_step
 from offramp.engine.settings import applied, laid_out, placed
+from offramp.files import read_cached, user_cache, write_cached
+from offramp.hashing import digest
 from offramp.inputs import noise
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import DEFAULTS, MemoryFormat, Numerics
 from offramp.process import keep_freed_memory
 
 CLASSES = 10
+LAYOUT_STEPS, LAYOUT_MACS = 1000, 1e9  # of a training, and of a step: measuring layouts pays from there
+CLEARLY = 1.03  # times as fast the other layout must be
+LAYOUT_SECONDS = 4.0  # of measuring, about
 STEP_MACS = 30e9  # of a measured step, about: a large network is measured on a smaller batch
 LEAST = 2  # images: what batch normalization needs
 
@@ -65,49 +68,72 @@ def macs_per_second(
 ) -> float:
     """Training speed: the better of two steps, after a first, of at most `batch` images; of fewer, where
     a step would take more than `step_macs`."""
-    each = of_step(net, 1)
-    batch = min(batch, max(LEAST, round(step_macs / each)))
-    copy, images = _laid_out(net, batch, numerics.memory_format, device)
-
-    def step() -> None:
-        losses = [logits.square().mean() for logits in copy(images)]
-        torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-
-    _, *times = (_seconds(step, numerics, device) for _ in range(3))
-    return batch * each / min(times)  # what else a machine does only makes a step slower
+    fewer = _affordable(net, batch, step_macs)
+    step = stepper(net, fewer, numerics, device)
+    _, *times = (step() for _ in range(3))
+    return of_step(net, fewer) / min(times)  # what else a machine does only makes a step slower
 
 
-def stepper(net: ExitNetwork, batch: int, setup: Setup, device: torch.device) -> Callable[[], float]:
-    """A function that makes one joint training step of a copy of `net`; its answer is in seconds."""
-    numerics = replace(DEFAULTS[device.type], **asdict(setup))
+def _affordable(net: ExitNetwork, batch: int, step_macs: float = STEP_MACS) -> int:
+    """Images of a step that takes no more than so many MACs, where `batch` of them would."""
+    return min(batch, max(LEAST, round(step_macs / of_step(net, 1))))
+
+
+def faster_layout(
+    net: ExitNetwork, numerics: Numerics, batch: int, steps: float, device: torch.device
+) -> MemoryFormat:
+    """The memory format in which this machine trains a network fastest: channels-last, unless contiguous
+    memory is clearly faster. No rule foretells it, which depends on the kind of network, on the size of
+    its maps and on the processor (docs/decisions/numerics.md).
+
+    It is measured once and remembered in the user's cache folder, so that the same call has the same
+    keys again. Where nothing can be remembered, nothing is chosen.
+
+    Args:
+        net: A network for images; another keeps its layout.
+        numerics: All else of the profile. One that is contiguous stays so.
+        batch: Images of a step.
+        steps: Of the whole training. One of fewer than `LAYOUT_STEPS` is not measured.
+        device: Where.
+    """
+    usual = numerics.memory_format
+    if usual == "contiguous" or len(net.input_shape) != 3:
+        return usual
+    if steps < LAYOUT_STEPS or of_step(net, batch) < LAYOUT_MACS:
+        return usual
+    ways = [replace(numerics, memory_format=layout) for layout in get_args(MemoryFormat)]
+    shapes = [(name, list(value.shape)) for name, value in net.state_dict().items()]
+    where = [devices.name(device), torch.__version__, numerics.threads, numerics.precision]
+    path = user_cache() / "layouts" / f"{digest([where, batch, list(net.input_shape), shapes])}.json"
+    if read_cached(path) is None:
+        steppers = [stepper(net, _affordable(net, batch), way, device) for way in ways]
+        channels_last, contiguous = map(min, in_turns(steppers, LAYOUT_SECONDS))
+        write_cached(path, {"contiguous": channels_last / contiguous})
+    gain = (read_cached(path) or {}).get("contiguous", 1.0)
+    return "contiguous" if gain > CLEARLY else usual
+
+
+def stepper(
+    net: ExitNetwork, batch: int, numerics: Numerics, device: torch.device
+) -> Callable[[], float]:
+    """A function that makes one joint training step of a copy of `net` on noise; its answer is in
+    seconds."""
+    twin = copy.deepcopy(net)
+    placed(twin, device, numerics.memory_format)
+    twin.train()
+    twin.requires_grad_(True)
     generator = torch.Generator().manual_seed(0)
-    copy, images = _laid_out(net, batch, setup.memory_format, device, generator)
-    optimizer = torch.optim.SGD(copy.parameters(), lr=1e-3, momentum=0.9, fused=True)
-    labels = torch.randint(CLASSES, (batch,), generator=generator).to(device)
+    examples = noise(net.input_shape, batch, generator=generator).to(device)
+    examples = laid_out(examples, numerics.memory_format)
+    optimizer = torch.optim.SGD(twin.parameters(), lr=1e-3, momentum=0.9, fused=numerics.fused_optimizer)
 
     def step() -> None:
-        losses = [F.cross_entropy(logits.float(), labels) for logits in copy(images)]
+        losses = [logits.float().square().mean() for logits in twin(examples)]
         optimizer.zero_grad(set_to_none=True)
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return lambda: _seconds(step, numerics, device)
-
-
-def _laid_out(
-    net: ExitNetwork,
-    batch: int,
-    memory_format: MemoryFormat,
-    device: torch.device,
-    generator: torch.Generator | None = None,
-) -> tuple[ExitNetwork, Tensor]:
-    """A copy of `net`, ready to train, and noise images for it."""
-    twin = copy.deepcopy(net)
-    placed(twin, device, memory_format)
-    twin.train()
-    twin.requires_grad_(True)
-    images = noise(net.input_shape, batch, generator=generator).to(device)
-    return twin, laid_out(images, memory_format)
 
 
 def _seconds(step: Callable[[], None], numerics: Numerics, device: torch.device) -> float:
@@ -146,7 +172,8 @@ def main() -> None:
         ways = [Setup(**way) for way in request["ways"]]
         for way in ways:
             if way not in steps:
-                steps[way] = stepper(net, subject.batch, way, device)
+                numerics = replace(DEFAULTS[device.type], **asdict(way))
+                steps[way] = stepper(net, subject.batch, numerics, device)
                 steps[way]()  # the first step of a shape chooses and prepares its kernels
         _print(in_turns([steps[way] for way in ways], request["seconds"]))
 

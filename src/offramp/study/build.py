@@ -172,7 +172,7 @@ def _planned(wish: BuildOptions, source: str) -> BuildPlan:
     )
     shape, classes = data.shape, len(data.classes)
     study, net = _with_exits(wish, mapping, study, shape, classes, reasons)
-    numerics = numerics_for(study, net, devices.chosen(wish.device))
+    numerics = numerics_for(study, net, devices.chosen(wish.device), len(data.train))
     reasons.append(f"arithmetic: {numerics.words} ({study.numerics}; numerics=exact for studies' own)")
     return BuildPlan(plan_trials(study, data, net, numerics), tuple(reasons))
 

@@ -18,6 +18,7 @@ from offramp.data.dataset import FileSplit, Split
 from offramp.data.load import declared_data, missing
 from offramp.data.notes import notes
 from offramp.engine.cost import Work, step_macs, value_bytes, work
+from offramp.engine.probe import faster_layout
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
@@ -28,7 +29,7 @@ from offramp.nets.backbones.lookup import fitting_stem, small_map_warning
 from offramp.nets.cut.spread import is_chain
 from offramp.nets.network import inside, prepared
 from offramp.nets.pretrained import at_hand
-from offramp.numerics import Numerics
+from offramp.numerics import CUSTOM, FAST, Numerics, registered
 from offramp.phase import check_gates
 from offramp.strategies.joint import loss_weights
 from offramp.study.plan import profiles, programs
@@ -190,7 +191,7 @@ def make_plan(
     small = small_map_warning(net, study.backbone.name)
     remarks += () if small is None else (small,)
     if named:
-        numerics = numerics_for(study, net, place)
+        numerics = numerics_for(study, net, place, len(data.train))
     plan = plan_trials(study, data, net, numerics)
     return replace(plan, remarks=remarks, provisional=tuple(lacking))
 
@@ -317,12 +318,18 @@ def check_vocabulary(net: ExitNetwork, data: Data) -> None:
         raise unknown_ids(text, error) from None
 
 
-def numerics_for(study: Study, net: ExitNetwork, device: torch.device) -> Numerics:
-    """The profile that a study names, as it is for this network on this device."""
+def numerics_for(study: Study, net: ExitNetwork, device: torch.device, images: int) -> Numerics:
+    """The profile that a study names, as it is for this network on this device. images: that it trains
+    on."""
     with study.at("numerics"):
-        macs, launched = step_macs(net, study.recipe.batch_size), devices.launched()
+        batch, launched = study.recipe.batch_size, devices.launched()
         here = study.execution.devices or (1 if launched is None else launched.here)
-        return profiles.find(study.numerics, device, macs, here)
+        numerics = profiles.find(study.numerics, device, step_macs(net, batch), here)
+    if study.numerics != FAST or launched is not None or here > 1:  # ranks must agree
+        return numerics
+    steps = study.recipe.epochs * images // batch
+    layout = faster_layout(net, numerics, batch, steps, device)
+    return registered(replace(numerics, name=CUSTOM, memory_format=layout))
 
 
 def plan_trials(study: Study, data: Data, net: ExitNetwork, numerics: Numerics) -> Plan:
