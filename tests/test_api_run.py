@@ -180,6 +180,11 @@ def test_what_fails_in_one_study_of_a_list_leaves_the_next(folder: Path) -> None
     assert len(other.trials) == 2
 
 
+def test_a_run_without_a_study_has_its_data_where_it_is_told() -> None:
+    named = {"strategy": "joint", "backbone": "digits-cnn", "data": "cifar10", "data_root": "a"}
+    assert requested(None, named).studies[0].data.root == "a"
+
+
 def test_the_data_root_of_a_mapping_is_a_path_and_a_setting_wins_over_it() -> None:
     study = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "cifar10"}
     for name in ("2024", "runs: a", "images # old"):

@@ -82,21 +82,19 @@ def requested(
     check_names(training, TrainingOptions)
     settings = study_settings(training)
     named = [name for name in (*WITHOUT_STUDY, "seed") if training.get(name) is not None]
+    root = training.get("data_root")
+    if study is not None and named:
+        raise OfframpError(f"`{named[0]}` is for a run without a study; leave one of them out")
+    if isinstance(study, Study) and (settings or root is not None):
+        raise OfframpError("settings change a study file or a mapping; this is a finished Study")
     if study is None:
         study = _without_file(training, settings, "exact" if on_cluster else "fast")
-        settings = []
-    elif named:
-        raise OfframpError(f"`{named[0]}` is for a run without a study; leave one of them out")
     if isinstance(study, (str, Path)):
-        root = training.get("data_root")
         files = spec.study_files(Path(study), settings, None if root is None else Path(root))
         return StudyRequest(str(study), spec.studies(files), files)
     if isinstance(study, Study):
-        if settings or training.get("data_root") is not None:
-            raise OfframpError("settings change a study file or a mapping; this is a finished Study")
         parsed = study
     else:
-        root = training.get("data_root")
         parsed = spec.parse(study, overrides=[*spec.root_setting(root), *settings])
     return StudyRequest("the study", [Member(Path(), part) for part in parsed.parts], ())
 
