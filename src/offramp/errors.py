@@ -53,7 +53,7 @@ class Unwritable(OfframpError):
 
 
 class UnknownKey(OfframpError):
-    """A key of a study file that does not exist, whatever its value."""
+    """A key of a study file, or an option in it, that does not exist, whatever its value."""
 
 
 class UntrustedCode(OfframpError):

@@ -25,7 +25,7 @@ from offramp.data.samples import Samples, from_function, read_samples
 from offramp.data.sources import DATASETS
 from offramp.data.splits import Subset, by_class, choose, with_test_split
 from offramp.data_spec import DataSpec, Loader, Normalization
-from offramp.errors import OfframpError, nearest
+from offramp.errors import OfframpError, UnknownKey, nearest
 from offramp.escape import has_controls
 from offramp.hashing import digest
 from offramp.inputs import Shape
@@ -237,7 +237,7 @@ def _arguments(
     for option in arguments:
         if option == "root" or not (anything or option in parameters):
             options = [p for p in parameters if p != "root"]
-            raise OfframpError(
+            raise UnknownKey(
                 f"data set '{spec.name}' has no option '{option}'"
                 f"{nearest(option, options) or '; remove it'}"
             )

@@ -8,13 +8,13 @@ answers on test. The log of proposals is in the store's folder, and the same sea
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from offramp import usercode
-from offramp.errors import OfframpError, Unwritable
+from offramp.errors import OfframpError, UnknownKey, Unwritable
 from offramp.hashing import digest
 from offramp.store.searches import PLANNED, WHY, WORSE, held_log
 from offramp.store.store import Store
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import optuna
 
 STARTUP = 5  # proposals before any is given up: of fewer there is no median to speak of
-ALIKE = 5  # proposals that are refused for one reason, after which it is not their settings
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,8 @@ def search(
         The best one.
 
     Raises:
-        OfframpError: For a store that is not a folder, while another process is at the same search, and
-            if no proposal could be trained.
+        OfframpError: For a store that is not a folder, while another process is at the same search, for
+            an option that backbone or data do not have, and if no proposal could be trained.
     """
     import optuna
 
@@ -111,7 +110,6 @@ def search(
         )
         _enqueue_interrupted(log)
         first: Plan | None = None
-        refusals: list[tuple[Mapping[str, Any], str]] = []  # of this run; "" where it could be planned
         while (number := len(_settled(log)) + 1) <= options.trials:
             # Of its own for each, so that a search that goes on proposes nothing twice.
             seed = int(digest([options.seed, len(log.trials)])[:8], 16)
@@ -123,11 +121,10 @@ def search(
             value, why = None, ""
             try:
                 plan = variants.plan(settings, config, first)
-            except Unwritable:
+            except (UnknownKey, Unwritable):  # no other settings would do either
                 raise
             except OfframpError as error:  # these settings do not go together; others may
                 why = str(error)
-            refusals.append((settings, why))
             if not why:
                 proposal.set_user_attr(PLANNED, _planned(plan))
                 log.pruner = _pruner(plan) if options.prune else optuna.pruners.NopPruner()
@@ -137,24 +134,12 @@ def search(
             log.tell(proposal, value, optuna.trial.TrialState.PRUNED if value is None else None)
             best = _best(log)
             yield Scored(number, settings, value, why, None if best is None else best.value)
-            if _hopeless(refusals):
-                raise OfframpError(
-                    f"{len(refusals)} proposals are all refused for one reason, {why}; correct the "
-                    "study, or name other settings with --over"
-                )
         if (best := _best(log)) is None:
             raise OfframpError(
                 f"none of {len(log.trials)} proposals could be trained to the end; look at the reasons, "
                 "and name other ranges with --over"
             )
         return best
-
-
-def _hopeless(refusals: Sequence[tuple[Mapping[str, Any], str]]) -> bool:
-    """Whether all proposals were refused for one reason, and each setting had more than one value."""
-    every, reasons = zip(*refusals, strict=True)
-    varied = all(len({settings[key] for settings in every}) > 1 for key in every[0])
-    return len(every) >= ALIKE and varied and len(set(reasons)) == 1 and reasons[0] != ""
 
 
 def _settled(log: optuna.Study) -> list[optuna.trial.FrozenTrial]:

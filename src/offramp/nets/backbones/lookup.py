@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from offramp.errors import OfframpError, in_line, kind_of, nearest
+from offramp.errors import OfframpError, UnknownKey, in_line, kind_of, nearest
 from offramp.inputs import Shape, is_text
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.backbones.backbone import MAP
@@ -144,7 +144,7 @@ def _registered(
     choices = {**backbone.options, "reading": tuple(backbone.taps)}
     for option, value in options.items():
         if option not in choices:
-            raise OfframpError(f"backbone '{name}' has no option '{option}'{nearest(option, choices)}")
+            raise UnknownKey(f"backbone '{name}' has no option '{option}'{nearest(option, choices)}")
         if str(value) not in choices[option]:  # YAML has 93 for a number
             hint = nearest(str(value), choices[option])
             raise OfframpError(f"backbone '{name}' has no {option} '{value}'{hint}")
@@ -228,7 +228,7 @@ def _user_maker(
     takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for option in options:
         if option not in accepted and not takes_all:
-            raise OfframpError(f"{name} takes no argument '{option}'{nearest(option, accepted)}")
+            raise UnknownKey(f"{name} takes no argument '{option}'{nearest(option, accepted)}")
     facts = {"classes": classes, "input_shape": input_shape}
     arguments = {k: v for k, v in facts.items() if k in accepted or takes_all} | dict(options)
 

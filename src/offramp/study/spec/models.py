@@ -24,7 +24,7 @@ from pydantic import (
 
 from offramp.augment import Augment
 from offramp.data_spec import DataSpec, Loader, Natural, Pixels, Text
-from offramp.errors import OfframpError, Unwritable, literal, nearest
+from offramp.errors import OfframpError, UnknownKey, Unwritable, literal, nearest
 from offramp.hashing import plain
 from offramp.parts import Taps
 from offramp.phase import Temperature
@@ -407,9 +407,8 @@ class Study(Section):
         try:
             yield
         except OfframpError as error:
-            kind = (
-                Unwritable if isinstance(error, Unwritable) else OfframpError
-            )  # which may pass by itself
+            kinds = (Unwritable, UnknownKey)  # which may pass by itself, or passes with no other value
+            kind = next((each for each in kinds if isinstance(error, each)), OfframpError)
             raise kind(f"{self.where(*path)}: {error}") from None
 
 
