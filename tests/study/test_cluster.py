@@ -293,7 +293,7 @@ def test_from_outside_of_the_cluster(
     answer = subprocess.run(command(tmp_path, plan, where), capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     words = " ".join(answer.stdout.split())  # wherever lines fold
-    assert "3 of 3 trials" in words and "5 nodes trained" in words
+    assert "3 of 3 trials" in words and "5 phases trained" in words
     check_equal(Store(tmp_path / "store"), undisturbed)
 
 

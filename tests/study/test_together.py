@@ -199,7 +199,7 @@ def test_torchrun_makes_the_same_ranks(data: Path, undisturbed: Store, tmp_path:
     file.write_text(json.dumps(study(data, execution={})))
     done = torchrun(file, store)
     assert done.returncode == 0, done.stderr
-    assert " ".join(done.stdout.split()).count("8 nodes trained") == 1  # rank 0 alone speaks
+    assert " ".join(done.stdout.split()).count("8 phases trained") == 1  # rank 0 alone speaks
     check_equal(Store(store), undisturbed)
 
 

@@ -164,6 +164,6 @@ class RunState:
             return f"{every} in the store {store} already; nothing was trained."
         return (
             f"{len(self.trials)} of {counted(total, 'trial')} in {store}: "
-            f"{counted(len(self.trained), 'node')} trained, {len(self.reused)} reused, "
+            f"{counted(len(self.trained), 'phase')} trained, {len(self.reused)} reused, "
             f"in {duration(time.monotonic() - self._began)}."
         )

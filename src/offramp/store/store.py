@@ -349,7 +349,7 @@ def compare(key: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> No
     hashes = [manifest["files"]["weights.safetensors"]["sha256"][:12] for manifest in (first, second)]
     if hashes[0] != hashes[1]:
         log.warning(
-            "node %s was trained twice, and not to the same bits (%s and %s); the first is kept. What "
+            "phase %s was trained twice, and not to the same bits (%s and %s); the first is kept. What "
             "differs is in the provenance of the two machines: offramp show",
             *(key, *hashes),
         )

@@ -289,7 +289,7 @@ class Unneeded:
         if locks:
             lines.append(f"{counted(locks, 'lock file')} that nobody holds")
         if self.at_work is not None:
-            lines.append(f"In use by {self.at_work}; nodes and plans stay until it ends.")
+            lines.append(f"In use by {self.at_work}; phases and plans stay until it ends.")
         return [*lines, f"{'Freed' if self.removed else 'Would free'} {size(self.bytes)}."]
 
 
@@ -298,8 +298,8 @@ def remove_unneeded(
 ) -> Unneeded:
     """Remove what no trial of a store needs.
 
-    It removes nodes (trained phases) that no trial needs, checkpoints of finished nodes, leftovers of
-    killed processes, and lock files. The work of running processes stays.
+    It removes trained phases that no trial needs, checkpoints of finished phases, leftovers of killed
+    processes, and lock files. The work of running processes stays.
 
     Args:
         store: The store: a folder, or s3://BUCKET/NAME.

@@ -84,7 +84,7 @@ class StoreStatus:
         )
         totals = (
             f"{counted(self.trials, 'trial')} finished, {len(self.unfinished)} unfinished; "
-            f"{counted(self.nodes, 'node')}, {counted(len(self.checkpoints), 'checkpoint')}; "
+            f"{counted(self.nodes, 'phase')}, {counted(len(self.checkpoints), 'checkpoint')}; "
             f"{size(self.bytes)}."
         )
         differing = [f"{name} ({', '.join(self.made_with[name])})" for name in self.mixed]
@@ -95,7 +95,7 @@ class StoreStatus:
 def status(store: StorePlace = RUNS) -> StoreStatus:
     """Show what a store holds, or watch a run.
 
-    It counts trials (by strategy, network and data set), nodes (finished phases of training),
+    It counts trials (by strategy, network and data set), finished phases of training,
     checkpoints that a run can go on from, and bytes.
 
     Args:

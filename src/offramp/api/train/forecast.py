@@ -350,8 +350,8 @@ def totals_text(totals: Totals, speed: float | None, here: float | None = None) 
         f";\n{size(live)} of frozen values are not cached, but computed each batch" if live else ""
     )
     return (
-        f"{counted(totals.trials, 'trial')} of {counted(totals.phases, 'phase')} in all: "
-        f"{counted(totals.nodes, 'node')}, {totals.nodes_in_store} of them in the store (✓).\n"
+        f"{counted(totals.trials, 'trial')} of {counted(totals.phases, 'phase')} in all, "
+        f"{totals.nodes} of them different; {totals.nodes_in_store} of these in the store (✓).\n"
         f"Work: {whole}MACs, {100 * totals.share_of_written:.0f} % of the {written}MACs of every "
         f"phase run alone{saved}.\n"
         f"Left: {work if totals.macs_to_run else 'nothing'}.\n"

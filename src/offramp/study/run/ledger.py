@@ -104,7 +104,7 @@ class Ledger:
                 if damage is not None:
                     self.store.discard_node(key)
             if damage is not None:
-                yield events.Note(f"{damage.path} {damage.reason}; that node is computed again")
+                yield events.Note(f"{damage.path} {damage.reason}; that phase is computed again")
                 return
         # Of a process that was killed right after it had written the node.
         self.store.drop_checkpoint(key)
