@@ -30,6 +30,7 @@ from running_kit import by_phase, small_plan
 from disks import flip
 from longer import long
 from offramp.engine import fit as engine_fit
+from offramp.engine.tally import Tally
 from offramp.engine.trainee import Trainee, pack
 from offramp.meters.meter import Meter
 from offramp.store.store import Store
@@ -37,7 +38,7 @@ from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Epoch, GroupStarted
 from offramp.study.run.run import Run, pause_after, run
 from refusal import refuses
-from support import tiny_plan, tiny_study
+from support import CPU, tiny_plan, tiny_study
 
 # A run that is cut short goes on, and ends in the same bits.
 
@@ -335,6 +336,22 @@ def test_a_sealed_checkpoint_that_is_none_of_its_phase_starts_it_over(
     assert [e.epoch for e in events if isinstance(e, GroupStarted)] == [0]
     assert key in caplog.text and "the phase starts over" in caplog.text
     check_equal(whole_baseline, store)
+
+
+def test_an_epoch_of_which_losses_are_lacking_is_not_gone_on_with() -> None:
+    """It ended in an IndexError at the step that had no room."""
+    tally = Tally.begun((1,), CPU)
+    assert tally.pack()[0]["losses"].shape == (0,)
+    for _ in range(3):
+        tally.add(torch.ones(3), images=2)
+    tensors, numbers = tally.pack()
+    assert Tally.unpack((1,), tensors, numbers, CPU).steps == 3
+    longer = {**tensors, "losses": torch.zeros(9)}  # of an earlier offramp: all steps of the epoch
+    again = Tally.unpack((1,), longer, numbers, CPU)
+    again.add(torch.ones(3), images=2)
+    assert again.steps == 4
+    with pytest.raises(ValueError, match="other steps"):
+        Tally.unpack((1,), {**tensors, "losses": torch.zeros(2)}, numbers, CPU)
 
 
 # A full disk.

@@ -181,7 +181,7 @@ def _train_epoch(
     for trainee in active:
         train_mode(trainee, True)
         if trainee.tally is None:
-            trainee.tally = Tally.begun(trainee.node.exits, len(limits), images.device)
+            trainee.tally = Tally.begun(trainee.node.exits, images.device)
         tallies.append(trainee.tally)
     chunks = [share.rows for share in shares]
     for number, read in enumerate(passes.reads("train", chunks, view, nodes), start=done):
@@ -217,7 +217,7 @@ def evaluate(
     each rank looks at its own."""
     rows = images.ranks.own(images.count(split)).to(images.device)
     pieces = torch.split(rows, batch_size)
-    tallies = {t.node.key: Tally.begun(t.node.exits, len(pieces), images.device) for t in trainees}
+    tallies = {t.node.key: Tally.begun(t.node.exits, images.device) for t in trainees}
     nodes = [t.node for t in trainees]
     for number, read in enumerate(passes.reads(split, pieces, None, nodes)):
         labels = images.labels(split, pieces[number])
@@ -237,7 +237,7 @@ def _close_epoch(
     """Read the tallies, record them, remember the best weights. A diverged trainee keeps its tally:
     interrupted and resumed, it diverges again."""
     node = trainee.node
-    bad = (~torch.isfinite(train.losses)).nonzero().flatten().tolist()
+    bad = (~torch.isfinite(torch.cat(train.losses))).nonzero().flatten().tolist()
     loss, at_exits = train.read()
     validation_loss, checked = validation.read()
     if bad or not math.isfinite(validation_loss):

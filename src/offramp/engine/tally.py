@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -35,23 +35,25 @@ class Tally:
     """Sums of loss, cross-entropy and hits over a pass. They stay on the device and are read once."""
 
     exits: Sequence[int]  # that the loss reads
-    losses: Tensor  # [steps] float32
     sums: Tensor  # [1 + 2 · exits], float64 where the device has it
+    losses: list[Tensor] = field(default_factory=list)  # [1] float32 of each step so far
     images: int = 0  # added so far
-    steps: int = 0  # added so far
     seconds: float = 0.0  # of an epoch before it was interrupted
 
     @staticmethod
-    def begun(exits: Sequence[int], steps: int, device: torch.device) -> Tally:
+    def begun(exits: Sequence[int], device: torch.device) -> Tally:
         sums = torch.zeros(1 + 2 * len(exits), dtype=widest(device), device=device)
-        return Tally(exits, torch.zeros(steps, device=device), sums)
+        return Tally(exits, sums)
+
+    @property
+    def steps(self) -> int:
+        return len(self.losses)
 
     def add(self, sums: Tensor, images: int) -> None:
         """The sums of a batch, by `measured`."""
-        self.losses[self.steps] = sums[0] / images
+        self.losses.append((sums[:1] / images).float())
         self.sums += sums
         self.images += images
-        self.steps += 1
 
     def read(self) -> tuple[float, dict[int, tuple[float, float]]]:
         """The mean loss, and (cross-entropy, accuracy) by exit. Waits for the device."""
@@ -62,7 +64,8 @@ class Tally:
     def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and JSON, for a checkpoint; `unpack` brings it back."""
         numbers = {"images": self.images, "steps": self.steps, "seconds": self.seconds}
-        return {"losses": self.losses, "sums": self.sums}, numbers
+        losses = torch.cat([self.sums[:0].float(), *self.losses])
+        return {"losses": losses, "sums": self.sums}, numbers
 
     @staticmethod
     def unpack(
@@ -72,4 +75,7 @@ class Tally:
         device: torch.device,
     ) -> Tally:
         losses, sums = (tensors[name].to(device) for name in ("losses", "sums"))
-        return Tally(exits, losses, sums, **numbers)
+        steps, images, seconds = (numbers[name] for name in ("steps", "images", "seconds"))
+        if len(losses) < steps:  # more are of steps to come, in those of an earlier offramp
+            raise ValueError("its losses are of other steps")
+        return Tally(exits, sums, list(losses[:steps, None]), images, seconds)
