@@ -247,3 +247,12 @@ def test_one_place_and_a_size_will_do():
     net = attach(Residual(), "stem", torch.ones(3, 16, 16).shape)
     assert net.places[0] == "stem" and net.input_shape == (3, 16, 16)
     assert "costs more" in repr(net)
+
+
+def test_a_place_with_control_characters_is_refused() -> None:
+    """`fit` ended in an error of its records."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))
+    module.add_module("a\x1bb", nn.Linear(10, 10))
+    module.add_module("last", nn.Linear(10, 10))
+    with pytest.raises(offramp.OfframpError, match=r"place 'a\\x1bb' has control characters"):
+        attach(module, ["1"], (1, 8, 8))  # it is the final exit's

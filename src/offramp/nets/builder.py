@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from offramp.errors import OfframpError, OfframpWarning, in_line, shortened
+from offramp.escape import has_controls
 from offramp.hashing import digest
 from offramp.inputs import Shape, blank, check_shape
 from offramp.nets.backbones.lookup import NetSpec, Origin, origin_of
@@ -289,6 +290,11 @@ def _assembled(
     reference = next(trunk.module.parameters())
     classes = _classes(logits, classes, type(trunk.module).__name__)
     early, built, reasons, settled = [], [], list(whys), heads or {}
+    for place in trunk.places:  # no record may hold it
+        if has_controls(place):
+            raise OfframpError(
+                f"the place '{place}' has control characters in its name; rename that part"
+            )
     *places, _ = trunk.places
     for k, (place, shape) in enumerate(zip(places, shapes, strict=False), start=1):
         tap = HeadInput(shape, f"exit {k} at '{place}'", input_shape[1:], (k, len(places)))
