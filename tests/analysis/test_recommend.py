@@ -230,6 +230,13 @@ def test_few_seeds_give_no_recommendation(seeds: int) -> None:
     assert single_advice("accuracy", facts(1, FOUR, BETTER, seeds=3)).withheld is None
 
 
+def test_who_has_too_few_seeds_where_others_have_enough_is_named() -> None:
+    table = tidy_table(1, Planted(), strategies=("baseline", *FOUR))
+    rows = table[(table["strategy"] != FOUR[3]) | (table["seed"] == table["seed"].min())]
+    withheld = single_advice("accuracy", Facts(numbers(rows), {}, frozenset())).withheld
+    assert withheld is not None and withheld.startswith(f"One seed of {FOUR[3]} is too few")
+
+
 def test_the_seeds_that_are_asked_for_suffice() -> None:
     actual = single_advice("accuracy", facts(4, FOUR, seeds=2, luck=0.02, taste=0.0, images=40_000))
     assert actual.withheld is not None

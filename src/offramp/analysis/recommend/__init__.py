@@ -220,8 +220,9 @@ def _unbeaten(
         )
         for same in alike.values()
     }
-    seeds = min((len(offer.seeds) for offer in offers.values()), default=0)
-    few = _too_few(seeds) if len(offers) > 1 and seeds < FEWEST else None
+    few = (
+        _too_few({name: len(offer.seeds) for name, offer in offers.items()}) if len(offers) > 1 else None
+    )
     behind = {} if few else beaten(offers, facts.looked(data, left))
     rows = [
         Ranked(
@@ -360,10 +361,9 @@ def _needs(row: Ranked, need: ComputeNeeded) -> Ranked:
 
 def _few(goal_values: GoalValues, read: Sample) -> str | None:
     """Why there is no recommendation: too few seeds to tell how much they vary."""
-    seeds = min(len(group.values) for group in read.groups)
-    if seeds >= FEWEST:
+    text = _too_few({group.label: len(group.values) for group in read.groups})
+    if text is None:
         return None
-    text = _too_few(seeds)
     points = goal_values.measure.unit == PERCENT or goal_values.target is not None
     spread = _spread(read)
     if spread is None or not points:
@@ -375,8 +375,14 @@ def _few(goal_values: GoalValues, read: Sample) -> str | None:
     return f"{text}; to show a difference of half a point takes about {needed}, as these vary."
 
 
-def _too_few(seeds: int) -> str:
-    have = "One seed is" if seeds == 1 else f"{seeds} seeds are"
+def _too_few(seeds: Mapping[str, int]) -> str | None:
+    """That some have too few seeds to tell how much they vary, and who, where others have enough."""
+    least = min(seeds.values())
+    if least >= FEWEST:
+        return None
+    few = [name for name, count in seeds.items() if count < FEWEST]
+    who = f" of {', '.join(few)}" if len(few) < len(seeds) else ""
+    have = f"One seed{who} is" if least == 1 else f"{least} seeds{who} are"
     return f"{have} too few for a recommendation"
 
 
