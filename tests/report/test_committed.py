@@ -671,7 +671,7 @@ def test_where_an_early_exit_is_ahead_of_a_coin_between_plain_networks(
     ahead = [(level, way, pair) for level, way, pair in ahead if pair.p < ALPHA]
     ((middle, _, two_stage), (_, cascade, _)) = sorted(ahead, key=lambda each: each[1])
     assert {way for _, way, _ in ahead} == {"two-stage", cascade} and "then" in cascade
-    words = f"by {pct(two_stage.difference)} points at one of five levels of compute; so is a cascade"
+    words = f"by {pct(two_stage.difference)} points at one of five levels of compute"
     assert words in page() and len(runs.levels) == 5
     rest = [way for way in runs.strategies if way not in ("baseline", "two-stage")]
     coins = {p.a: p for p in pairs_of(middle, COIN)}
@@ -720,12 +720,15 @@ def in_the_table_of(study: str, runs: Runs, strategy: str) -> list[Spread]:
 
 def medium_behind() -> dict[str, str]:
     """By how much the best way on the medium width is behind the small plain network."""
-    gaps, best = {}, "joint-branch"
-    for study, name in (("cifar10", "by"), ("cifar10-long-medium", "by, after 16 epochs")):
-        level = with_controls(study).runs[0].beside_controls["width small"]
-        assert best == max((n for n in level.means if "width" not in n), key=level.means.__getitem__)
-        gaps[name] = pct(level.means["width small"] - level.means[best])
-    return {"best on medium": best, **gaps}
+    levels = {
+        name: with_controls(study).runs[0].beside_controls["width small"]
+        for study, name in (("cifar10", "by"), ("cifar10-long-medium", "by, after 16 epochs"))
+    }
+    best = {
+        name: max(v for n, v in level.means.items() if "width" not in n)
+        for name, level in levels.items()
+    }
+    return {name: pct(level.means["width small"] - best[name]) for name, level in levels.items()}
 
 
 def test_what_exits_come_to_on_the_medium_width(snapshot: SnapshotAssertion) -> None:
@@ -733,18 +736,41 @@ def test_what_exits_come_to_on_the_medium_width(snapshot: SnapshotAssertion) -> 
     (small,) = (control for control in runs.controls.cheaper if control.label == "width small")
     words = " ".join(section("cifar10-long-medium").split())
     assert [each for each in beside_plain(runs) if small.label in each and f"> {each}" in words]
-    (gap,) = pairs_of(runs.beside_controls[small.label], small.label)
-    assert (gap.a, gap.b) == (small.label, "joint-branch") and gap.p < ALPHA
-    assert clauses("cifar10-long-medium", "catch up", medium_behind()) == snapshot
-    in_the_table_of("cifar10-long-medium", runs, "joint-branch")
-    assert f" {pct(runs.spread('final-accuracy-test', 'baseline').mean)} " in words
-    (level,) = (level for level in runs.levels if f"{level.macs / 1e6:.1f}" == "21.1")
-    cascade, means = "width tiny then baseline", level.means
-    beside = {name: p for p in pairs_of(level, "joint-branch") for name in (p.a, p.b)}
-    assert beside[COIN].p > ALPHA > beside[cascade].p and max(means, key=means.__getitem__) == cascade
-    facts = {name: pct(means[name]) for name in ("joint-branch", COIN, cascade)}
-    facts |= {"p, coin": f"{beside[COIN].p:.2f}", "p, cascade": f"{beside[cascade].p:.3f}"}
-    assert clauses("cifar10-long-medium", "more compute", facts) == snapshot
+    ways = [way for way in runs.strategies if way != "baseline"]
+    beside = pairs_of(runs.beside_controls[small.label], small.label)
+    gaps = {p.b: p for p in beside if p.a == small.label and p.b in ways}
+    assert len(gaps) == 4 and all(gap.p < ALPHA for gap in gaps.values())
+    behind = {s: pct(gap.difference) for s, gap in gaps.items()}
+    assert clauses("cifar10-long-medium", "catch up", behind | medium_behind()) == snapshot
+    ends = {s: pct(in_the_table_of("cifar10-long-medium", runs, s)[-1].mean) for s in ways}
+    final = runs.sample(MEASURES["accuracy-test"], 4)
+    assert final is not None and final.groups[0].names == ("baseline", "two-stage")
+    from_plain = {p.b: p for p in paired_differences(final.groups, ALPHA) if "two-stage" in p.a}
+    mixed, joint = from_plain["mixed"], from_plain["joint = joint-branch"]
+    assert joint.p < ALPHA <= mixed.p and min(mixed.difference, joint.difference) > 0
+    ends |= {"p, mixed": f"{mixed.p:.3f}", "p, joint": f"{joint.p:.3f}"}
+    assert clauses("cifar10-long-medium", "final exit", ends) == snapshot
+
+
+def test_where_an_early_exit_is_ahead_of_a_coin_on_the_medium_width(snapshot: SnapshotAssertion) -> None:
+    (runs,) = with_controls("cifar10-long-medium").runs
+    ways = [way for way in runs.strategies if way != "baseline"]
+    beside = [(level, {p.a: p for p in pairs_of(level, COIN)}) for level in runs.levels]
+    ahead = [(level, c, s) for level, c in beside for s in ways if s in c and c[s].p < ALPHA]
+    ((level, coins, best),) = ahead
+    lead, cascade = coins[best].difference, "width tiny then baseline"
+    assert best == "two-stage" and f"by {pct(lead)} points at one of five levels" in page()
+    assert len(runs.levels) == 5 and coins[cascade].p < ALPHA
+    assert level.means[cascade] == max(level.means.values())
+    facts = {s: pct(level.means[s]) for s in (*ways, COIN, cascade)}
+    facts |= {f"p, {s}": f"{coins[s].p:.3f}" for s in ways}
+    facts |= {"MMACs": f"{level.macs / 1e6:.1f}"}
+    cheaper = runs.levels[1]
+    gaps = {p.b: p for p in pairs_of(cheaper, cascade) if p.a == cascade and p.b in ways}
+    assert len(gaps) == 4 and all(gap.p < ALPHA for gap in gaps.values())
+    leads = sorted(gap.difference for gap in gaps.values())
+    facts |= {"at": f"{cheaper.macs / 1e6:.1f}", "from": pct(leads[0]), "to": pct(leads[-1])}
+    assert clauses("cifar10-long-medium", "between that", facts) == snapshot
 
 
 def together(runs: Runs, controls: Sequence[PlainNetwork]) -> list[Pair]:

@@ -121,7 +121,7 @@ def test_how_quick_the_network_to_deploy_is(snapshot: SnapshotAssertion) -> None
         ("languages-anew", r"40 trials, (\d+) minutes"),
         (DEPLOY, r"It took (\d+ h \d+) min"),
         ("cifar10-long", r"25 trials, (\d+ h \d+) min on"),
-        ("cifar10-long-medium", r"6 trials, (\d+) minutes"),
+        ("cifar10-long-medium", r"25 trials, (\d+ h \d+) min on"),
         ("cifar100-long", r"10 trials, (\d+) minutes"),
     ],
 )
