@@ -69,7 +69,7 @@ def macs_per_second(
     """Training speed: the better of two steps, after a first, of at most `batch` images; of fewer, where
     a step would take more than `step_macs`."""
     fewer = _affordable(net, batch, step_macs)
-    step = stepper(net, fewer, numerics, device)
+    step = stepper(net, fewer, numerics, device, updates=False)
     _, *times = (step() for _ in range(3))
     return of_step(net, fewer) / min(times)  # what else a machine does only makes a step slower
 
@@ -114,10 +114,11 @@ def faster_layout(
 
 
 def stepper(
-    net: ExitNetwork, batch: int, numerics: Numerics, device: torch.device
+    net: ExitNetwork, batch: int, numerics: Numerics, device: torch.device, updates: bool = True
 ) -> Callable[[], float]:
     """A function that makes one joint training step of a copy of `net` on noise; its answer is in
-    seconds."""
+    seconds. updates: of the weights too; without them, nothing waits a second for torch's optimizers to
+    be imported."""
     twin = copy.deepcopy(net)
     placed(twin, device, numerics.memory_format)
     twin.train()
@@ -125,13 +126,15 @@ def stepper(
     generator = torch.Generator().manual_seed(0)
     examples = noise(net.input_shape, batch, generator=generator).to(device)
     examples = laid_out(examples, numerics.memory_format)
-    optimizer = torch.optim.SGD(twin.parameters(), lr=1e-3, momentum=0.9, fused=numerics.fused_optimizer)
+    fused = numerics.fused_optimizer
+    optimizer = torch.optim.SGD(twin.parameters(), 1e-3, 0.9, fused=fused) if updates else None
 
     def step() -> None:
         losses = [logits.float().square().mean() for logits in twin(examples)]
-        optimizer.zero_grad(set_to_none=True)
+        twin.zero_grad()
         torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        if optimizer is not None:
+            optimizer.step()
 
     return lambda: _seconds(step, numerics, device)
 
