@@ -102,9 +102,9 @@ def faster_layout(
     if steps < LAYOUT_STEPS or of_step(net, batch) < LAYOUT_MACS:
         return usual
     ways = [replace(numerics, memory_format=layout) for layout in get_args(MemoryFormat)]
-    shapes = [(name, list(value.shape)) for name, value in net.state_dict().items()]
-    where = [devices.name(device), torch.__version__, numerics.threads, numerics.precision]
-    path = user_cache() / "layouts" / f"{digest([where, batch, list(net.input_shape), shapes])}.json"
+    shapes = {name: list(value.shape) for name, value in net.state_dict().items()}
+    conditions = [devices.name(device), torch.__version__, numerics, batch, net.input_shape, shapes]
+    path = user_cache() / "layouts" / f"{digest(conditions)}.json"
     if read_cached(path) is None:
         steppers = [stepper(net, _affordable(net, batch), way, device) for way in ways]
         channels_last, contiguous = map(min, in_turns(steppers, LAYOUT_SECONDS))

@@ -220,9 +220,8 @@ def _unbeaten(
         )
         for same in alike.values()
     }
-    few = (
-        _too_few({name: len(offer.seeds) for name, offer in offers.items()}) if len(offers) > 1 else None
-    )
+    seeds = {name: len(offer.seeds) for name, offer in offers.items()}
+    few = _too_few(seeds) if len(seeds) > 1 else None
     behind = {} if few else beaten(offers, facts.looked(data, left))
     rows = [
         Ranked(
