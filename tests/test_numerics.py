@@ -14,9 +14,10 @@ from offramp import device as devices
 from offramp import numerics as numbers
 from offramp.engine import probe
 from offramp.engine.settings import applied
-from offramp.hashing import digest
+from offramp.hashing import digest, plain
 from offramp.meters import capacity
 from offramp.numerics import CUSTOM, DEFAULTS, FAST, PROFILES, Numerics, custom, fast, profile
+from offramp.store.manifest import NumericsRecord
 from offramp.store.store import Store
 from offramp.study.plan import profiles
 from offramp.study.plan.forecast import forecast
@@ -258,3 +259,10 @@ def test_one_network_is_trained_in_the_faster_layout_and_a_study_in_its_own(
     assert soon.numerics.words.endswith("contiguous memory")
     ranks = {**study, "numerics": FAST, "execution": {"devices": 2}}  # which have to agree
     assert make_plan(spec.parse(ranks), CPU).numerics.memory_format == "channels_last"
+
+
+@pytest.mark.parametrize(
+    "numerics", [*PROFILES.values(), custom("cpu", memory_format="contiguous")], ids=lambda n: n.name
+)
+def test_a_record_says_of_a_profile_what_the_plan_says(numerics: Numerics) -> None:
+    assert NumericsRecord(**plain(numerics)).words == numerics.words

@@ -16,7 +16,7 @@ from annotated_types import Ge, Le
 from offramp.device import CLASSES, DeviceClass
 from offramp.errors import OfframpError, nearest
 from offramp.hashing import YOUNGER
-from offramp.units import counted
+from offramp.units import arithmetic
 
 MemoryFormat = Literal["channels_last", "contiguous"]
 
@@ -57,10 +57,9 @@ class Numerics:
             >>> DEFAULTS["cpu"].words
             'float32, 2 threads'
         """
-        tf32 = " with TF32" if self.tf32 else ""
-        kernels = "" if self.deterministic else ", kernels that may round differently each time"
-        layout = ", contiguous memory" if self.memory_format == "contiguous" else ""
-        return f"{self.precision}{tf32}, {counted(self.threads, 'thread')}{layout}{kernels}"
+        return arithmetic(
+            self.precision, self.threads, self.tf32, self.memory_format, self.deterministic
+        )
 
 
 DEFAULTS: dict[str, Numerics] = {

@@ -194,3 +194,19 @@ def macs(count: float) -> str:
             return f"{count:.3g}{unit}"
         count /= 1000
     return f"{count:.3g} E"
+
+
+def arithmetic(
+    precision: str, threads: int | None, tf32: bool, memory_format: str, deterministic: bool
+) -> str:
+    """A profile of numerics, as plans, cards and reports have it. threads: None of an old record.
+
+    Example:
+        >>> arithmetic("float32", 2, False, "contiguous", True)
+        'float32, 2 threads, contiguous memory'
+    """
+    parts = [f"{precision} with TF32" if tf32 else precision]
+    parts += [counted(threads, "thread")] if threads else []
+    parts += ["contiguous memory"] if memory_format == "contiguous" else []
+    parts += [] if deterministic else ["kernels that may round differently each time"]
+    return ", ".join(parts)

@@ -16,7 +16,7 @@ from offramp.policy.calibration import Chosen
 from offramp.policy.evaluate import Evaluation, LabelLoss
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval
-from offramp.store.manifest import Manifest
+from offramp.store.manifest import Manifest, NumericsRecord
 
 if TYPE_CHECKING:  # these import torch, and whoever reads a card needs none
     from offramp.bundle.parity import Likeness, Parity
@@ -298,7 +298,9 @@ def markdown(card: Mapping[str, Any]) -> str:
     images = card["data"].get("provenance", {}).get("images", {})
     counts = ", ".join(f"{number:,} {split}" for split, number in images.items())
     lines = label_lines(card)
-    return template.from_string(text).render(card, counts=counts, title=data_title(card), labeled=lines)
+    return template.from_string(text).render(
+        card, counts=counts, title=data_title(card), labeled=lines, arithmetic=_arithmetic
+    )
 
 
 def label_lines(card: Mapping[str, Any]) -> list[str]:
@@ -330,3 +332,7 @@ def data_title(card: Mapping[str, Any]) -> str:
     # What was fetched lies under a hash.
     own = "" if "url" in provenance else Path(provenance.get("root") or "").name
     return own or f"{card['network']['classes']} classes of images"
+
+
+def _arithmetic(numerics: Mapping[str, Any]) -> str:
+    return NumericsRecord(**numerics).words

@@ -29,6 +29,7 @@ from offramp.policy.calibration import Many
 from offramp.recipe import ADOPTED
 from offramp.store.place import Place
 from offramp.store.sealed import REMEDY, Damaged, parsed
+from offramp.units import arithmetic
 
 NamedValue = Annotated[tuple[str, Any], Strict(False)]
 Number = Annotated[int, Field(gt=-(2**63), lt=2**63)] | float  # 1 stays 1, and 1.0 stays 1.0
@@ -272,6 +273,14 @@ class NumericsRecord(Record):
     ranks: int = 1
     tf32: bool = False
     deterministic: bool = True
+    memory_format: str = "channels_last"
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return arithmetic(
+            self.precision, self.threads, self.tf32, self.memory_format, self.deterministic
+        )
 
 
 class TrialPlan(Record):

@@ -213,10 +213,7 @@ def _execution(execution: ExecutionRecord) -> str:
 
 
 def _numerics(numerics: NumericsRecord) -> str:
-    threads = f", {counted(numerics.threads, 'thread')}" if numerics.threads else ""
-    more = (" with TF32" if numerics.tf32 else "") + threads
-    more += "" if numerics.deterministic else ", kernels that may round differently each time"
-    return f"profile {numerics.name}, version {numerics.version}: {numerics.precision}{more}"
+    return f"profile {numerics.name}, version {numerics.version}: {numerics.words}"
 
 
 def _version(trials: Iterable[TrialRecord], name: str) -> str:
