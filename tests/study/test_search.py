@@ -235,6 +235,20 @@ def test_an_interrupted_search_goes_on(study: Path, tmp_path: Path) -> None:
     assert all(course.phases[0].finished and course.over for course in listed)
 
 
+def test_lists_that_the_trials_cover_are_tried_once_each(study: Path, tmp_path: Path) -> None:
+    """Whatever was tried before, and repeated, as proposals that are drawn may be."""
+    over = {"recipe.batch_size": space("[50, 25]", "--over"), "recipe.epochs": space("[1, 2]", "--over")}
+    every = [(50, 1), (50, 2), (25, 1), (25, 2)]
+    tried = []
+    for trials in (1, 20, 20):
+        steps = searched(study, tmp_path / "runs", SearchOptions(over, trials))
+        tried += [tuple(step.settings.values()) for step in steps if isinstance(step, Proposed)]
+        assert len(tried) == (1 if trials == 1 else 4)
+    assert sorted(tried) == sorted(every) and tried[1:] == [each for each in every if each != tried[0]]
+    rest = space("uniform(0, 1)", "--over")
+    assert SearchOptions(over, 3).grid == SearchOptions({**over, "k": rest}, 20).grid == []
+
+
 def test_a_search_that_was_killed_while_it_wrote_leaves_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ answers on test. The log of proposals is in the store's folder, and the same sea
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -110,10 +110,13 @@ def search(
         )
         _enqueue_interrupted(log)
         first: Plan | None = None
+        grid = options.grid
         while (number := len(_settled(log)) + 1) <= options.trials:
             # Of its own for each, so that a search that goes on proposes nothing twice.
             seed = int(digest([options.seed, len(log.trials)])[:8], 16)
             log.sampler = optuna.samplers.TPESampler(seed=seed)
+            if grid and not _enqueue_untried(log, grid):
+                break
             proposal = log.ask()
             settings = {key: where.proposed(proposal, key) for key, where in options.over.items()}
             yield Proposed(number, settings)
@@ -167,6 +170,17 @@ def _enqueue_interrupted(log: optuna.Study) -> None:
         log.tell(proposal.number, state=optuna.trial.TrialState.FAIL)
         if proposal.params:
             log.enqueue_trial(proposal.params)
+
+
+def _enqueue_untried(log: optuna.Study, grid: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether anything of a grid is left, of which the first is proposed next."""
+    import optuna
+
+    tried = [trial.params for trial in _settled(log)]
+    untried = [settings for settings in grid if settings not in tried]
+    if untried and not log.get_trials(states=(optuna.trial.TrialState.WAITING,)):
+        log.enqueue_trial(dict(untried[0]))
+    return bool(untried)
 
 
 @contextmanager

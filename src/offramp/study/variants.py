@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -79,6 +81,14 @@ class SearchOptions:
     label: str | None = None
     prune: bool = True  # give up on what is worse than the median
     seed: int = 42  # of the proposals
+
+    @property
+    def grid(self) -> list[dict[str, Any]]:
+        """Every combination, where all ranges are lists and `trials` are enough for it; else none."""
+        lists = [where.choices for where in self.over.values()]
+        if not 0 < math.prod(map(len, lists)) <= self.trials:
+            return []
+        return [dict(zip(self.over, values, strict=True)) for values in itertools.product(*lists)]
 
 
 def check_keys(over: Mapping[str, Space], per_strategy: bool) -> None:

@@ -336,4 +336,5 @@ class Proposals:
                 self._log.say(text, must=True)
 
     def _name(self, number: int, chosen: Mapping[str, Any]) -> str:
-        return f"{self._prefix}proposal {number} of {self._request.trials}: {setting_words(chosen)}"
+        trials = len(self._request.grid) or self._request.trials
+        return f"{self._prefix}proposal {number} of {trials}: {setting_words(chosen)}"

@@ -100,7 +100,8 @@ def search(
         store: The store, which keeps finished work: a folder.
         over: A setting and its range: recipe.learning_rate=log(1e-3,1), uniform(0,0.5), int(8,64), or a
             list such as [sgd,adam]. Repeatable.
-        trials: Number of proposals to try, with those of earlier runs of this search.
+        trials: Number of proposals to try, with those of earlier runs of this search. Where all ranges
+            are lists, and this is enough, each combination is tried once.
         per: Search for each strategy alone, with `trials` for each.
         out: Where to write the best study. By default STUDY-found.yaml.
         prune: Give up on a proposal that is worse than the median, or train each to the end.
