@@ -261,7 +261,7 @@ def with_controls(study: str = "cifar10") -> Evidence:
 
 
 def test_what_readme_says_of_its_picture(snapshot: SnapshotAssertion) -> None:
-    """All of its caption, so that no number stands there without a test; of `mixed` there is another."""
+    """All of it, so that no number stands there without a test; of `mixed` there is another."""
     best, fewest = advice("accuracy", "cifar10"), advice("latency", "cifar10")
     (second,) = alike(best)
     final = main_table("cifar10").frame["exit_4"]
@@ -286,8 +286,8 @@ def test_what_readme_says_of_its_picture(snapshot: SnapshotAssertion) -> None:
     assert 0.9 < control.training / written < 1.1  # "about what joint training costs"
     longer = with_controls("cifar10-long-medium").runs[0].beside_controls["width small"]
     facts["after as many"] = pct(longer.means["joint-branch"])
-    (caption,) = groups_of(r"\n\*(Nine ways .*?)\*\n", readme())
-    assert named_clauses(caption, facts, every=True) == snapshot and highest
+    (about,) = groups_of(r"\n\*(Nine ways (?s:.*?))\n\n\|", readme())
+    assert named_clauses(about, facts, every=True) == snapshot and highest
 
 
 def test_what_readme_says_of_its_study() -> None:
