@@ -44,7 +44,7 @@ from wording import refusal
 
 CLIENTS, EACH = 6, 15
 HOUR = 3600.0  # that a batch waits for more, where the test ends the wait
-# uvicorn sleeps a tenth of a second between two looks at whether to end, and at its end.
+# A tenth of a second is slept between two looks at whether to end, and at the end.
 OFTEN = SimpleNamespace(**{**vars(asyncio), "sleep": lambda seconds: asyncio.sleep(seconds / 20)})
 
 
@@ -69,7 +69,8 @@ def serving(folder: Path | Bundle, watch: Watch | None = None, **limits: Any) ->
     chosen, watch = ServeLimits(**limits), watch or Watch(bundle, WatchOptions())
     server = make_server(make_app(bundle, chosen, name_of(str(bundle.path)), watch), chosen)
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as listening:
-        patch.setattr("uvicorn.server.asyncio", OFTEN)
+        for sleeper in ("uvicorn.server.asyncio", "offramp.serve.server.asyncio"):
+            patch.setattr(sleeper, OFTEN)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:
@@ -726,6 +727,33 @@ def test_what_is_in_work_is_answered_before_the_end(leaving: Path, pictures: lis
         outcomes = [answer.result() for answer in answers]
     assert [status for status, _ in outcomes] == [200] * 5
     assert [answer["class"] for _, answer in outcomes] == list(expected.labels)
+
+
+def test_who_asks_again_at_the_end_is_answered_or_knows(
+    leaving: Path, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a connection that is kept: what is sent while the server takes no new connections any more is
+    answered, and every answer then says that its connection closes. Such requests were lost."""
+    monkeypatch.setattr("offramp.serve.server.LOOKS", 100_000)
+    bundle, body = Bundle(leaving, threads=1), png(pictures[0])
+    released = held_up(bundle, 0)
+    with ThreadPoolExecutor(1) as pool:
+        with serving(bundle) as port:
+            kept = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(2)]
+            kept[0].request("POST", "/predict", body)
+            await_taken(port, 1)
+            kept[1].connect()
+            wait(lambda: get(port, "/health")[0] == 200)  # by now the second is let in
+
+            def ask_again() -> None:
+                try:
+                    kept[1].request("POST", "/predict", body)
+                finally:
+                    released.set()
+
+            pool.submit(when_closed, port, ask_again)
+        answers = [each.getresponse() for each in kept]
+    assert [(answer.status, answer.headers["connection"]) for answer in answers] == [(200, "close")] * 2
 
 
 def test_what_waits_for_others_is_answered_at_the_end(

@@ -15,6 +15,7 @@ from offramp.serve.uploads import ServeLimits
 
 BACKLOG = 64  # connections that are accepted at once
 SPARE = 3 * BACKLOG  # handles that connections leave for files, threads, and others that are refused
+LOOKS = 10  # a tenth of a second apart: at the end, for requests that are on their way
 AT_ONCE = 8192  # bytes of one connection, before others have their turn: in chunks of one they take long
 LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 BUSY = LATE.replace(b"408 Request Timeout", b"503 Service Unavailable")
@@ -123,6 +124,12 @@ def make_server(app: Starlette, limits: ServeLimits) -> uvicorn.Server:
 
     async def ending(sockets: list[socket.socket] | None = None) -> None:
         app.state.end()
+        for listening in server.servers:
+            listening.close()
+        for _ in range(LOOKS):  # what was sent before a client could know is read, and answered
+            await asyncio.sleep(0.1)
+            if not http.silent:
+                break
         await shutdown(sockets)
 
     server.shutdown = ending  # type: ignore[method-assign]  # it has no hook of its own
