@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from offramp.errors import OfframpError, complaint, kind_of, worst
-from offramp.files import DOCUMENT, read_regular_text, replacing
+from offramp.files import DOCUMENT, read_regular_text, write_whole
 from offramp.parts import HIDDEN, Carry
 from offramp.policy import calibration, scoring
 from offramp.policy.calibration import Calibration
@@ -193,14 +193,7 @@ class Policy:
         """
         if not self.calibration.trial_hash:
             raise OfframpError("the policy was calibrated for no network; calibrate one, then save it")
-        place = Path(path)
-        try:
-            with replacing(place) as temporary:
-                temporary.write_text(to_json(self), encoding="utf-8")
-        except OSError as error:
-            raise OfframpError(
-                f"cannot write the policy {place} ({error.strerror}); choose another file"
-            ) from error
+        write_whole(Path(path), to_json(self))
 
 
 class _Exit(BaseModel):
