@@ -8,7 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from longer import long
 from offramp.api.deploy.build import BuildChoices, Built, _limited
 from offramp.api.deploy.card import check_words
 from offramp.api.progress import log
-from offramp.bundle import web
+from offramp.bundle import export, web
 from offramp.bundle.runtime import Bundle
 from offramp.data import Data, DataSpec, load, normalize, progress
 from offramp.data.dataset import FileSplit, Split
@@ -186,6 +186,20 @@ def test_from_a_folder_of_images_to_a_bundle(
     made = json.loads(forced.out)
     assert made["card"]["trial"] == card["trial"] and made["card"]["precision"] == "int8"
     assert made["web"] == "site" and (tmp_path / "site" / "index.html").is_file()
+
+
+def test_who_interrupts_an_export_is_told_more(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How to go on, as while it trains."""
+
+    def cut_short(*_: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "export", cut_short)
+    epochs = ("--set", "recipe.epochs=1")
+    answer = cli(*DIGITS, "--out", "b", "--exits", "1", *SMALL, *epochs, "--anyway")
+    assert answer.code == 130 and "Interrupted. Run the same command again to go on" in answer.err
 
 
 def test_the_plan_starts_nothing(cli: Cli, tmp_path: Path, snapshot: SnapshotAssertion) -> None:

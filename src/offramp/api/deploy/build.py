@@ -45,7 +45,7 @@ from offramp.api.options import (
 from offramp.api.reporter import Reporter, TrainingFailed, finished, reporter_for
 from offramp.api.train.forecast import data_line, forecast_document
 from offramp.api.train.request import run_config
-from offramp.api.train.run import say_interrupted
+from offramp.api.train.run import interruptible
 from offramp.errors import OfframpError
 from offramp.paper.guidelines import guidelines
 from offramp.parts import Part, path
@@ -314,7 +314,6 @@ def build(
         reporter.show(_plan_document(ready.chosen, _named_limit(ready.choices), folder))
         for note in plan.notes if not isinstance(watch, Reporter) else ():
             reporter.note(note)
-        _train(plan, store, choices, reporter, ready.fits)
         options = ExportOptions(
             check=check,
             measure=measure,
@@ -324,7 +323,9 @@ def build(
             int8=allowed,
             runtimes=tuple(choices.get("runtime", ())),
         )
-        built = _deployed(ready, store, folder, options, reporter)
+        with interruptible(reporter, ready.fits):
+            _train(plan, store, choices, reporter)
+            built = _deployed(ready, store, folder, options, reporter)
     if web is not None and runtime is not None:
         pages.write(built.folder, web, runtime, force)
     return replace(built, store=str(store.root), web=web)
@@ -598,13 +599,7 @@ def _best_of(
     return program, trial.manifest.options, f"{why} ({source})"
 
 
-def _train(
-    plan: Plan,
-    store: Store,
-    choices: BuildChoices,
-    reporter: Reporter,
-    fits: tuple[str, ...] | None,
-) -> None:
+def _train(plan: Plan, store: Store, choices: BuildChoices, reporter: Reporter) -> None:
     """Raises TrainingFailed where a phase fails, KeyboardInterrupt where it is cut short."""
     from offramp import device as devices
     from offramp.study.run.processes import run_pooled
@@ -612,7 +607,6 @@ def _train(
     device = devices.chosen(choices.get("device"))
     state = reporter.train(plan, run_pooled(plan, store, run_config(device)))
     if state.interrupted is not None:
-        say_interrupted(reporter, fits)
         raise state.interrupted
     if failures := state.failures():
         raise TrainingFailed(f"{failures[0]['strategy']}: {failures[0]['reason']}")
@@ -651,7 +645,7 @@ def _deployed(
     if chosen.members or plan.study.controls:
         control = chosen.control(policy, devices.chosen(choices.get("device")))
         assert control.study.control is not None
-        _train(control, store, choices, reporter, None)
+        _train(control, store, choices, reporter)
         plain = trials.read(store, control.trials[0].id, trust_code)
         own = beside(trained, policy, plain, control.study.control.spec.label)
         options = replace(options, beside=own)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -219,6 +219,16 @@ def say_interrupted(reporter: Reporter, fits: Sequence[str] | None = None) -> No
         again = f"with {flags} instead of --budget" if flags else "without --budget"
     line = f"Interrupted. Run the same command {again} to go on; finished work stays."
     reporter.say(line, must=True)
+
+
+@contextmanager
+def interruptible(reporter: Reporter, fits: Sequence[str] | None = None) -> Iterator[None]:
+    """Whoever interrupts it is told how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say_interrupted(reporter, fits)
+        raise
 
 
 def _run_one(plan: Plan, site: TrainingSite, reporter: Reporter) -> Results:

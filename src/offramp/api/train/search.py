@@ -21,7 +21,7 @@ from offramp.api.options import (
 from offramp.api.reporter import reporter_for
 from offramp.api.train.recipes import study_yaml
 from offramp.api.train.request import run_config
-from offramp.api.train.run import say_interrupted
+from offramp.api.train.run import interruptible
 from offramp.errors import OfframpError
 from offramp.files import check_replaceable, write_whole
 from offramp.store.place import Place, place
@@ -156,14 +156,11 @@ def search(
     config, source = run_config(devices.chosen(device)), Store(place(store))
     name_code([whole], user_code, reporter)
     best: dict[str | None, Best] = {}
-    try:
+    with interruptible(reporter):
         for label, request in requests.items():
             variants = Variants(files[0], label)
             happenings = searched(whole, variants, request, source, config)
             best[label] = reporter.search(request, happenings)
-    except KeyboardInterrupt:
-        say_interrupted(reporter)
-        raise
     text = HEAD + study_yaml(written(files[0], next(iter(requests.values())), best))
     write_whole(target, text)
     return SearchResults(target, best)
