@@ -6,7 +6,7 @@ that mean the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,8 @@ class CommandOption:
         parse: Makes a value of a text and the option's name.
         least: The smallest number.
         most: The largest number.
-        complete: The values that begin with a text, for shells.
+        complete: The values that there are, for shells; where no such value begins as what was typed,
+            they complete files.
         default: What the help says of the default, where the parameter's own does not tell.
         needed: Whether the command line needs it, though the function has a default.
         python: Whether the function alone takes it, and no command line.
@@ -53,7 +54,7 @@ class CommandOption:
     parse: Callable[[str, str], Any] | None = None
     least: float | None = None
     most: float | None = None
-    complete: Callable[[str], list[str]] | None = None
+    complete: Callable[[], Iterable[str]] = tuple
     default: str = ""
     needed: bool = False
     python: bool = False
@@ -79,21 +80,29 @@ def _cache_size(text: str, name: str) -> str:
     return text if text == "auto" else str(int(units.parse(text, units.SIZE, name, also="auto")))
 
 
-def strategy_names(incomplete: str) -> list[str]:
-    """Strategies that begin with a text, for shells."""
+def strategy_names() -> Iterable[str]:
+    """All strategies, for shells."""
     from offramp.strategies import STRATEGIES
 
-    return [name for name in STRATEGIES if name.startswith(incomplete)]
+    return STRATEGIES
 
 
-def trial_names(incomplete: str) -> list[str]:
-    """Trials of the store `runs` that begin with a text, for shells; none where there is no store."""
+def family_names() -> Iterable[str]:
+    """All figures and tables, for shells."""
+    from offramp.report.figures import FIGURES
+    from offramp.report.tables import TABLES
+
+    return [*FIGURES, *TABLES]
+
+
+def trial_names() -> Iterable[str]:
+    """Trials of the store `runs`, for shells; none where there is no store."""
     from offramp.store.archive import Archive
 
     try:
-        return [trial for trial in Archive(RUNS).trials() if trial.startswith(incomplete)]
+        return Archive(RUNS).trials()
     except (OfframpError, OSError):
-        return []
+        return ()
 
 
 def _store(help: str) -> CommandOption:

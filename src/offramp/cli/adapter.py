@@ -19,6 +19,7 @@ from typing import Any, ForwardRef, Literal, Union, get_args, get_origin, is_typ
 
 import click
 from click.core import ParameterSource
+from click.shell_completion import CompletionItem
 
 from offramp.api.answer import Ongoing, WithExitCode, WithFailure, WithWarnings
 from offramp.api.options import CommandOption
@@ -234,10 +235,12 @@ class JobOption(click.Option):
 
 def _click_parameters(parameter: JobParameter) -> list[click.Parameter]:
     option, kind = parameter.option, _click_type(parameter)
-    complete = option.complete
     common: dict[str, Any] = {}
-    if complete is not None:
-        common["shell_complete"] = lambda *words: complete(words[-1])
+    if kind is click.STRING:
+        common["shell_complete"] = lambda _, __, text: (
+            [CompletionItem(name) for name in option.complete() if name.startswith(text)]
+            or [CompletionItem(text, type="file")]
+        )
     if parameter.by_place:
         metavar = option.metavar or parameter.name.upper()
         argument = click.Argument(

@@ -102,7 +102,9 @@ def _completion(ctx: click.Context, _: click.Parameter, shell: str | None) -> No
     if shell is not None:
         script = get_completion_class(shell)
         assert script is not None
-        click.echo(script(app, {}, "offramp", "_OFFRAMP_COMPLETE").source())
+        source = script(app, {}, "offramp", "_OFFRAMP_COMPLETE").source()
+        # fish: a description goes on after its first comma
+        click.echo(source.replace('split ","', 'split -m 1 ","'))
         ctx.exit()
 
 

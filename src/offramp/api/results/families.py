@@ -16,6 +16,7 @@ from offramp.api.options import (
     ResultsPlaces,
     StepWatcher,
     StudyName,
+    family_names,
     formats_of,
 )
 from offramp.errors import OfframpError
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 FamilyNames = Annotated[
     Sequence[str],
     CommandOption(
-        "NAME", "Make only these: a,b, or your own: file.py:name; --list names all. Repeatable."
+        "NAME",
+        "Make only these: a,b, or your own: file.py:name; --list names all. Repeatable.",
+        complete=family_names,
     ),
 ]
 MeasureName = Annotated[
@@ -196,7 +199,7 @@ def tables(
     out: Path = Path("tables"),
     only: FamilyNames = (),
     formats: FormatNames = "md,latex,csv",
-    show: Annotated[Sequence[str], CommandOption("NAME")] = (),
+    show: Annotated[Sequence[str], CommandOption("NAME", complete=family_names)] = (),
     names: ListFlag = False,
     measure: MeasureName = None,
     study: StudyName = None,

@@ -67,7 +67,7 @@ class RecipeList:
 
 
 def recipes(
-    name: Annotated[str | None, CommandOption("NAME")] = None,
+    name: Annotated[str | None, CommandOption("NAME", complete=lambda: [*RECIPES, *OTHERS])] = None,
 ) -> RecipeList | StudyText:
     """Print a study file to start from, or how the paper trains.
 
