@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from offramp.analysis.measures import Measure
-from offramp.analysis.stats import Analysis, Untested
+from offramp.analysis.stats import Analysis, Mean, Untested
 from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, Pairs, least_shown
 from offramp.analysis.stats.text import in_seeds
 from offramp.report.colors import styles
@@ -33,6 +33,7 @@ from offramp.report.registry import publication
 from offramp.report.runs import Runs
 
 RADIUS = {2: 46, 3: 54, 4: 64, 5: 74}  # of the ring of nodes, by their number; larger ones have 96
+MOST = 10  # nodes that a ring has, the best ones: arrows between more cannot be told apart
 NODE = 8  # radius of a node, in pixels
 TALL = 6  # half the height of a number
 BOTH = "both"
@@ -114,18 +115,28 @@ def _figure(
         analysis = runs.analysis(metric.measure, None, tuple(members))
         if analysis is None:
             continue
-        arrows = edges(analysis, metric.measure.better, metric.measure.scale)
-        chart, crowded = _graph(analysis, arrows, metric)
+        sign = 1 if metric.measure.better == "lower" else -1
+        best = sorted(analysis.means, key=lambda m: (sign * m.mean, m.group))[:MOST]
+        names = {m.group for m in best}
+        arrows = [
+            edge
+            for edge in edges(analysis, metric.measure.better, metric.measure.scale)
+            if {edge.winner, edge.loser} <= names
+        ]
+        chart, crowded = _graph(best, arrows, metric)
         charts.append(chart)
         lost += [
             f"{edge.winner} → {edge.loser} {edge.difference:.2g} ({metric.word})" for edge in crowded
         ]
         joined = {frozenset((edge.winner, edge.loser)) for edge in arrows}
-        apart = (pair for pair in analysis.pairs if frozenset((pair.a, pair.b)) not in joined)
+        apart = (p for p in analysis.pairs if {p.a, p.b} <= names and {p.a, p.b} not in joined)
         if (detectable := least_shown(apart)) is not None:
             least.append(f"{metric.measure.scale * detectable:.2g} ({metric.word})")
         words.append(f"{metric.word.capitalize()}: {_spoken(arrows, analysis)}")
-        remarks = (note for note in analysis.notes if "identical" in note or "left out" in note)
+        if len(analysis.means) > MOST:
+            notes.append(f"drawn are the best {MOST} of {len(analysis.means)}; the table pairs has all")
+        about = tuple(f"{name}:" for name in names)
+        remarks = (note for note in analysis.notes if note.startswith(about) or "left out" in note)
         notes += map(in_seeds, remarks)
     titles = {"core": "core strategies", "all": "all strategies"}
     title = titles.get(family, f"{family} and its parents")
@@ -173,13 +184,10 @@ def _spoken(arrows: Sequence[SignificantEdge], analysis: Analysis) -> str:
 
 
 def _graph(
-    analysis: Analysis, arrows: Sequence[SignificantEdge], metric: CurveMetric
+    order: Sequence[Mean], arrows: Sequence[SignificantEdge], metric: CurveMetric
 ) -> tuple[Json, list[SignificantEdge]]:
-    """Groups on a ring, the best on top and on clockwise, arrows between them; and the arrows that have
-    no room for their number."""
-    order = sorted(
-        analysis.means, key=lambda m: (m.mean if metric.measure.better == "lower" else -m.mean, m.group)
-    )
+    """Groups on a ring, the first on top and on clockwise, arrows between them; and the arrows that
+    have no room for their number."""
     place = ring([m.group for m in order])
     height = max(y for _, y in place.values()) + NODE + 8
     across: Json = {"scale": {"domain": [0, WIDTH], "nice": False}, "axis": None}
