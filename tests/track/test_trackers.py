@@ -44,6 +44,7 @@ PATTERN = "strategies.0.phases.exit *.learning_rate"
 FAILURE = "its loss is not finite"
 CLIENT = "mlflow.tracking._tracking_service.client"
 SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 COLD = pd.DataFrame(columns=COLUMNS)  # of a phase that saved nothing
 STUDIES = Path(__file__).parents[2] / "docs" / "studies.md"
 
@@ -507,6 +508,7 @@ class Library:
         self.runs: list[dict[str, Any]] = []
 
     def init(self, **options: Any) -> Library:
+        print("* Trackio project initialized")
         self.runs.append({"given": options, "lines": []})
         return self
 
@@ -518,12 +520,13 @@ class Library:
 
 
 def test_trackio_is_used_as_it_documents(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     library = Library()
     monkeypatch.setitem(sys.modules, "trackio", library)  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
     sent(store, "trackio:mine")
+    assert capsys.readouterr().out == ""  # what `--json` answers stands there
     assert all(run["given"]["project"] == "mine" and run["done"] for run in library.runs)
     lines = [line for run in library.runs for line in run["lines"]]
     assert {line["epoch"] for line in lines if "epoch" in line} == {1, 2}
@@ -608,6 +611,16 @@ def test_addresses_that_cannot_be_used(
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    refuses("does not answer", tracker, "mlflow:http://127.0.0.1:9")
+    """MLflow asks seven times, which takes minutes."""
+    mlflow = pytest.importorskip("mlflow")
+
+    def ask(*_: object) -> None:
+        asked.append(os.environ.get(RETRIES))
+        raise mlflow.MlflowException("nobody there")
+
+    asked: list[str | None] = []
+    monkeypatch.setattr(mlflow.MlflowClient, "get_experiment_by_name", ask)
+    for expected in ("2", "0"):
+        refuses("does not answer", tracker, "mlflow:http://127.0.0.1:9")
+        assert asked.pop() == expected
+        monkeypatch.setenv(RETRIES, "0")  # the user's own

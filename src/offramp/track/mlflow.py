@@ -25,7 +25,7 @@ PROPOSAL = "offramp.proposal"  # in place of TRIAL
 WHY = "offramp.failed"
 PARENT, NAME = "mlflow.parentRunId", "mlflow.runName"
 BATCH = 1000  # metrics that the API takes at once
-SILENT = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
+SILENT, RETRIES = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _REFUSED = re.compile(r"[^\w\-./ ]")  # in names of metrics and of params, such as the * of phases
 
 
@@ -42,8 +42,9 @@ def mlflow(address: str) -> Server:
             "install all of it: pip install mlflow"
         ) from None
     name = experiment or "offramp"
-    try:
-        existing = client.get_experiment_by_name(name)
+    try:  # first a quick word: MLflow asks a server that is not there for minutes
+        with _during(RETRIES, os.environ.get(RETRIES, "2")):
+            existing = client.get_experiment_by_name(name)
         number = existing.experiment_id if existing else client.create_experiment(name)
     except MlflowException as error:
         raise OfframpError(f"MLflow at {uri} does not answer: {_first(error)}; start it") from None
@@ -78,7 +79,7 @@ class Server:
             self.end(run)
 
     def end(self, run: str, ended: float | None = None, status: str = "FINISHED") -> None:
-        with _silent():
+        with _during(SILENT, "true"):  # no links: standard output is the command's
             self.client.set_terminated(run, status, _milliseconds(ended))
 
     def find(self, tags: Mapping[str, str]) -> Run | None:
@@ -177,17 +178,17 @@ def _answering() -> Iterator[None]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """While MLflow prints no links where a run ends: standard output is the command's."""
-    before = os.environ.get(SILENT)
-    os.environ[SILENT] = "true"
+def _during(name: str, value: str) -> Iterator[None]:
+    """While a variable of the environment has this value, which MLflow reads."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[SILENT]
+            del os.environ[name]
         else:
-            os.environ[SILENT] = before
+            os.environ[name] = before
 
 
 def _milliseconds(seconds: float | None) -> int | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -38,7 +40,7 @@ class Project:
 
     kind: str  # the library's name
     name: str  # the project's
-    library: Any  # with `init`, which gives a run with `log` and `finish`
+    library: Any  # with `finish`, and `init`, which gives a run with `log`
     more: Mapping[str, Any]  # arguments of `init`
     # see `Tracker`. What W&B keeps offline has a folder each time a run is opened, and of one run's
     # folders its server keeps the numbers of one
@@ -55,12 +57,13 @@ class Project:
         own = {"id": digest([trial])[:16]} if wandb else {}
         options = {"project": self.name, "name": trial, "config": dict(config), **own, **self.more}
         try:
-            run = self.library.init(**options)
-            for epoch, numbers in update.curves:
-                run.log({**numbers, "epoch": epoch})
-            if update.results is not None:
-                run.log(dict(update.results))
-            run.finish(**({"exit_code": 1} if wandb and update.failed is not None else {}))
+            with redirect_stdout(sys.stderr):  # standard output is the command's
+                run = self.library.init(**options)
+                for epoch, numbers in update.curves:
+                    run.log({**numbers, "epoch": epoch})
+                if update.results is not None:
+                    run.log(dict(update.results))
+                self.library.finish(**({"exit_code": 1} if wandb and update.failed is not None else {}))
         except Exception as error:  # of the library, the network, its files: classes of many libraries
             hint = "`wandb login`, or set WANDB_MODE=offline" if wandb else "what it says, and try again"
             raise OfframpError(f"{self.kind} refuses ({in_line(error)}); see to {hint}") from error
