@@ -25,6 +25,12 @@ def test_help_teaches(cli: Cli, snapshot: SnapshotAssertion) -> None:
     assert len(app.commands) <= 20 and all(f"\n  {name} " in whole for name in app.commands)
 
 
+@pytest.mark.parametrize("words", [(), ("store",), ("data",)])
+def test_without_a_command_the_help_is_there_in_lines(cli: Cli, words: tuple[str, ...]) -> None:
+    bare = cli(*words)
+    assert bare.code == 2 and bare.out == "" and bare.err == cli(*words, "--help").out
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command(cli: Cli, snapshot: SnapshotAssertion, name: str) -> None:
     text = narrow(cli(*name.split(), "--help"))

@@ -38,8 +38,7 @@ class CommandOption:
         parse: Makes a value of a text and the option's name.
         least: The smallest number.
         most: The largest number.
-        complete: The values that there are, for shells; where no such value begins as what was typed,
-            they complete files.
+        complete: The values that there are, for shells, which otherwise complete files.
         default: What the help says of the default, where the parameter's own does not tell.
         needed: Whether the command line needs it, though the function has a default.
         python: Whether the function alone takes it, and no command line.

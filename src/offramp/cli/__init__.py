@@ -43,6 +43,9 @@ def _answer() -> None:
             from offramp.cli.app import app
 
             sys.exit(app.main(prog_name="offramp", standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:  # its message is the whole help
+        click.echo(error.format_message(), err=True)
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         context = error.ctx if isinstance(error, click.UsageError) else None
         command = "offramp" if context is None else context.command_path

@@ -103,8 +103,7 @@ def _completion(ctx: click.Context, _: click.Parameter, shell: str | None) -> No
         script = get_completion_class(shell)
         assert script is not None
         source = script(app, {}, "offramp", "_OFFRAMP_COMPLETE").source()
-        # fish: a description goes on after its first comma
-        click.echo(source.replace('split ","', 'split -m 1 ","'))
+        click.echo(source.replace('split ","', 'split -m 1 ","'))  # fish: descriptions have commas
         ctx.exit()
 
 
