@@ -175,7 +175,7 @@ def literal(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, Mapping):
         return "a mapping"
-    text = repr(value)
+    text = repr([*value] if isinstance(value, tuple) else value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 

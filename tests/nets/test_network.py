@@ -232,12 +232,13 @@ def test_a_reading_is_no_part_of_the_identity():
         (NetSpec("torchvision/resnet18"), "3 channels"),
         (NetSpec("nowhere.py:make"), "nowhere.py"),
         (NetSpec("digits-cnn", taps=("blocks.9",)), "'blocks.9'"),
+        (NetSpec("digits-cnn", taps=("layer1",)), "blocks.0"),  # `classifier` alone was named
         (NetSpec("digits-cnn", taps=("blocks.3", "blocks.1")), "order"),
         (NetSpec("digits-cnn", taps=99), "99"),
         (NetSpec("digits-cnn", taps=-1), "-1"),
         (NetSpec("digits-cnn", head=(("kind", "nlp"),)), "'nlp'"),
     ],
-    ids=["name", "channels", "file", "place", "order", "many", "few", "head"],
+    ids=["name", "channels", "file", "place", "foreign place", "order", "many", "few", "head"],
 )
 def test_mistakes_in_a_spec(spec, token, snapshot):
     line = refusal(build, spec, (1, 8, 8), CLASSES, seed=1)

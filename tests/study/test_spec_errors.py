@@ -30,6 +30,7 @@ WRONG = [
     "recip: {epochs: 3}",
     "recipe: {epoch: 3}",
     "recipe: {epochs: 0}",
+    "recipe: {epochs: [3]}",
     "recipe: {epochs: '3'}",
     "recipe: {epochs: 3.0}",
     "recipe: {epochs: true}",

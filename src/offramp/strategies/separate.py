@@ -19,7 +19,7 @@ def separate(exits: int, *, only: int | None = None) -> Program:
         OfframpError: There is no such exit.
     """
     if only is not None and not 1 <= only <= exits:
-        raise OfframpError(f"'only' is {only}; name an exit from 1 to {exits}")
+        raise OfframpError(f"there is no exit {only}; name one from 1 to {exits}")
     return tuple(
         Phase(f"exit {n}", trunk=n, train=segments(1, n) | head(n), loss=(CE(n),))
         for n in range(1, exits + 1)

@@ -97,7 +97,7 @@ class Survey:
                 return point
         alone = [p for p in self.points if p.alone]
         names = [n for p in alone for n in (p.name, *p.aliases)]
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, names, n=3)
         if not near:  # whole stages rather than what is inside them
             near = sorted(dict.fromkeys(p.name for p in alone), key=lambda n: n.count("."))
         share = f"; of its MACs, {name} per cent is '{name}%'" if name.isdecimal() else ""
