@@ -77,6 +77,15 @@ def test_of_many_that_nothing_beats_the_most_accurate_are_named(
     assert sentence(replace(actual, ranking=many, ruled_out=lost)) == snapshot
 
 
+def test_of_many_that_are_alike_a_few_are_named() -> None:
+    actual = advice("accuracy", equal())
+    first = replace(actual.ranking[0], behind=False, p=0.5)
+    ties = [replace(first, name=f"n{k}") for k in range(60)]
+    last = replace(first, name="last", behind=True, p=0.001)
+    words = sentence(replace(actual, ranking=(*ties, last), ruled_out=(), even=False))
+    assert "n5" in words and "n6" not in words and "54 more" in words and len(words) < 400
+
+
 def test_who_shares_no_seed_with_the_best_is_not_said_to_be_alike(snapshot: SnapshotAssertion) -> None:
     candidates = better()
     apart = {(*k[:3], k[3] + 100 * (k[2] == "joint")): a for k, a in candidates.answers.items()}

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.recommend import GOALS, Advice, Preference, Ranked, recommend, sure
+from offramp.analysis.recommend import GOALS, LISTED, Advice, Preference, Ranked, few, recommend, sure
 from offramp.analysis.recommend.equal import ComputeLevel, crossings, stretches
 from offramp.analysis.recommend.goals import ExclusionKind, compute_for
 from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, least_shown
@@ -16,8 +16,6 @@ from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
 from offramp.units import counted, macs, percent
-
-LISTED = 5  # names, or pairs of them, that a sentence holds; of more it says how many
 
 WORDS = {
     "accuracy": "accuracy",
@@ -144,7 +142,7 @@ def answer(evidence: Evidence) -> tuple[str, ...]:
     sentences += [f"{d}: {why}" if len(data) > 1 else why for d, why in sorted(few.items())]
     if silent:
         what = "nothing was measured, or only in runs that shared work"
-        sentences.append(f"These runs say nothing of {_named(silent)}: {what}.")
+        sentences.append(f"These runs say nothing of {listed(silent)}: {what}.")
     return (*useless, *sentences)
 
 
@@ -199,7 +197,7 @@ def _as_much(runs: Runs, accuracy: float) -> str:
     first = [name for need, name in reached if macs(need) == least]
     ways = ["with more"] * (len(first) < len(reached)) + ["not at all"] * (len(reached) < len(needs))
     others = f", the others {' or '.join(ways)}" if ways else ""
-    reach = f"{_named(first)} reach{'es' * (len(first) == 1)}"
+    reach = f"{listed([*map(_whole, first)])} reach{'es' * (len(first) == 1)}"
     return f"In these means {reach} {percent(accuracy)} with {least} MACs{others}"
 
 
@@ -213,9 +211,10 @@ def chance(runs: Runs) -> str:
     images, common = len(outcomes[best].answers.right), outcomes[best].common
     if p_of_chance(hits[best], images, common) * len(trials) < ALPHA:
         return ""
+    what = "set of labels" if runs.several else "class"
     return (
         f"No network has learned, {runs.where}: the best final exit has {100 * hits[best] / images:.1f} "
-        f"% on test, always giving the most common class {percent(common)}. Nothing is concluded."
+        f"% on test, always giving the most common {what} {percent(common)}. Nothing is concluded."
     )
 
 
@@ -232,14 +231,14 @@ def sentence(advice: Advice, several: bool = False) -> str:
     where = f" on {advice.data}" if several else ""
     start = f"For {WORDS[advice.goal]}{where}: "
     if advice.goal == "pareto":
-        beaten, names = _out(advice, "beaten"), _first([r.name for r in advice.ranking])
+        beaten, names = _out(advice, "beaten"), _named([r.name for r in advice.ranking])
         seeds = f"{best.seeds} seeds"
         if len(others) >= LISTED:
             seeds += ", the most accurate at full compute first; `offramp recommend` lists all"
         if others and not beaten:
             every = f"none of {len(others) + 1} strategies is shown to beat another"
             return f"{start}{every} ({names}; {seeds})."
-        lost = f"; another beats {_first(beaten)}" if beaten else ""
+        lost = f"; another beats {_named(beaten)}" if beaten else ""
         return f"{start}nothing is shown to beat {names} ({seeds}){lost}."
     target = "" if advice.target is None else f", for {percent(advice.target)} on test"
     if others and advice.even:
@@ -378,20 +377,14 @@ def _of(names: Sequence[str], everyone: Collection[str]) -> str:
     return f"all but {_named(others)}" if others else f"all {len(names)} others"
 
 
-def _first(names: Sequence[str]) -> str:
-    """The names; of more than a reader would take in the first, and how many more."""
-    more = [f"{len(names) - LISTED} more"] if len(names) > LISTED else []
-    return _named([*names[:LISTED], *more])
-
-
 def _whole(name: str) -> str:
     """A name as it stands among others: in quotes where it has a comma in it."""
     return f"'{name}'" if "," in name else name
 
 
 def _named(names: Sequence[str]) -> str:
-    """`A, 'B, C' and D`: names, of which some may have a comma in them."""
-    return listed([*map(_whole, names)])
+    """`A, 'B, C' and D`: a few names, of which some may have a comma in them."""
+    return listed([*map(_whole, few(names))])
 
 
 def listed(names: Sequence[str]) -> str:

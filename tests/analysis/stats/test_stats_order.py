@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from offramp.analysis.stats.pairwise import Pair, Pairs, UntestedPair
-from offramp.analysis.stats.text import GroupOrder, letters, order, p_text, rounded, rule
+from offramp.analysis.stats.text import UNCLEAR, GroupOrder, letters, order, p_text, rounded, rule
 
 
 def pairs_of(names: str, ps: dict[str, float], rest: float = 0.5) -> Pairs:
@@ -40,6 +40,14 @@ def test_more_columns_than_letters() -> None:
     names = [f"g{i:02d}" for i in range(60)]
     columns = letters(names, {frozenset(p) for p in combinations(names, 2)})
     assert len(set(columns.values())) == 60
+
+
+def test_where_a_group_has_too_many_letters_the_pairs_are_named() -> None:
+    """Of sixty groups a line had tens of thousands of letters."""
+    names = [f"g{i:02d}" for i in range(60)]
+    ps = {(a, b): 0.001 if abs(int(a[1:]) - int(b[1:])) > 15 else 0.5 for a, b in combinations(names, 2)}
+    pairs = [Pair(a, b, 1.0, 0.5, 1.5, p) for (a, b), p in ps.items()]
+    assert order(names, pairs, 0.05).text() == UNCLEAR
 
 
 def test_the_papers_notation() -> None:

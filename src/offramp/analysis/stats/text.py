@@ -17,6 +17,7 @@ from offramp.analysis.stats.sample import Untested
 STRONGER = 50  # '>>' asks for a p this many times smaller than '>'
 LEVELS = (ALPHA, ALPHA / STRONGER)
 UNTESTED = "not every pair was tested"
+UNCLEAR, MOST = "no order; see all pairs", 12  # where a group has more than so many letters
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,12 @@ class GroupOrder:
     why: str | None
 
     def text(self, short: Mapping[str, str] | None = None) -> str:
-        """`J >> D > B ≈ S`, or `J a, D ab, B b` where there is no order, or UNTESTED. short: names to
-        write."""
+        """`J >> D > B ≈ S`, or `J a, D ab, B b` where there is no order, or UNTESTED or UNCLEAR. short:
+        names to write."""
         if self.signs is None and not self.letters:
             return UNTESTED
+        if self.signs is None and max(map(len, self.letters)) > MOST:
+            return UNCLEAR
         names = [(" = ").join((short or {}).get(n, n) for n in g.split(" = ")) for g in self.groups]
         if self.signs is None:
             return ", ".join(f"{n} {x}" for n, x in zip(names, self.letters, strict=True))
