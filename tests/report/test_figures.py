@@ -21,7 +21,7 @@ from syrupy.assertion import SnapshotAssertion
 from longer import long
 from offramp.analysis.measures import MEASURES
 from offramp.infer.timing import WHOLE, Timing
-from offramp.report.colors import DARK, KNOWN, OTHERS, both_colors, styles, themed
+from offramp.report.colors import DARK, KNOWN, OTHERS, both_colors, config, styles, themed
 from offramp.report.evidence import Evidence
 from offramp.report.figures import (
     FIGURES,
@@ -38,6 +38,7 @@ from offramp.report.figures.chart import (
     WIDTH,
     color,
     exit_color,
+    hidden_text,
     legend_of,
     marks,
     short,
@@ -737,6 +738,18 @@ def test_numbers_are_short() -> None:
     assert [short(v) for v in (0.123456, 1234567.0, 1e-7, 30.0, 0.0)] == [
         *("0.1235", "1.235e6", "1e-7", "30", "0")
     ]
+
+
+def test_a_legend_of_many_has_two_columns_and_all_of_them() -> None:
+    """Vega names thirty, and counts the others as one more."""
+    legend = legend_of([f"joint-branch, rate 0.{k:03d}, long" for k in range(60)], "stroke")
+    assert legend is not None and legend["columns"] == 2
+    assert config()["legend"]["symbolLimit"] == 0
+
+
+def test_of_many_lines_that_hide_others_a_few_are_named() -> None:
+    words = hidden_text("one line", [[f"a{k}", f"b{k}"] for k in range(14)])
+    assert words == "one line: a0 = b0; a1 = b1; a2 = b2; a3 = b3; a4 = b4; 9 more"
 
 
 def test_a_legend_tells_long_names_apart() -> None:

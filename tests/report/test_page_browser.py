@@ -30,11 +30,11 @@ DRAW_ALL = """
     next();
 """
 EDGE = """
-    const w = document.querySelector("#table-wide-resnet18 .wide");
+    const w = document.querySelector(arguments[1]);
     w.scrollIntoView({ behavior: "instant", block: "center" });
     w.scrollLeft = arguments[0];
     const r = w.getBoundingClientRect();
-    return [w.scrollWidth > w.clientWidth, r.right, r.top, r.bottom, innerWidth];
+    return [r.left, r.right, r.top, r.bottom, innerWidth];
 """
 FOREIGN = """
     const s = document.createElement("script");
@@ -62,6 +62,7 @@ LINE = "svg path[aria-roledescription='line mark']"
 LINES = f'all(".chart").map(c=>c.querySelectorAll("{LINE}").length)'
 NAMELESS_FILTER = "one('select').id='other'"
 NO_SCRIPTS = ".chart noscript"
+NOT_DRAWN = "getComputedStyle(one('.fold .chart:not(.drawn)'), '::after').content"
 NOWHERE = "document.activeElement===document.body"
 ON_FIRST_SCREEN = "one('.first').getBoundingClientRect().bottom<=innerHeight"
 PALE_ANSWER = "one('.answer p').style.color='#ddd'"
@@ -228,14 +229,17 @@ def test_the_first_table_fits_a_phone(browser: Any, tmp_path: Path) -> None:
     assert js(browser, FIRST_NUMBER_HEIGHT) < 3 * 24  # two lines: a number stays with its unit
 
 
-def ink(browser: Any, left: int) -> float:
-    """How dark the last column of pixels of the wide table is, most of it, scrolled so far."""
-    over, right, top, bottom, width = browser.execute_script(EDGE, left)
-    assert over and right < width
+def ink(
+    browser: Any, left: int, table: str = "#table-wide-resnet18 .wide", below: bool = False
+) -> float:
+    """How dark the last column of pixels of a table is, most of it, scrolled so far; or its last row."""
+    start, right, top, bottom, width = (int(x) for x in browser.execute_script(EDGE, left, table))
+    assert right < width
     picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("L")
-    last = int(right) - 1
-    column = np.asarray(picture.crop((last, max(60, int(top)), last + 1, int(bottom))))
-    return 255.0 - float(np.median(column))
+    edge = (right - 1, max(60, top), right, bottom)
+    if below:  # without the names of rows, which stay where they are, and the line below
+        edge = (start + (right - start) * 2 // 3, bottom - 3, right - 20, bottom - 2)
+    return 255.0 - float(np.median(np.asarray(picture.crop(edge))))
 
 
 def test_what_must_be_scrolled_to_is_shaded_at_its_edge(browser: Any, made_up: Path) -> None:
@@ -269,6 +273,36 @@ def test_print_unfolds_everything(browser: Any, made_up: Path, scripts: bool) ->
     finally:
         browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+def test_paper_says_how_to_print_charts_that_are_not_drawn(browser: Any, made_up: Path) -> None:
+    """The browser's own menu waits for no chart."""
+    show(browser, made_up)
+    try:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+        assert "Ctrl-P" in js(browser, NOT_DRAWN)
+        browser.execute_async_script(DRAW_ALL)
+        assert js(browser, "one('.chart:not(.drawn)')") is None
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_long_tables_are_shaded_below_and_tall_charts_keep_their_letters(
+    browser: Any, tmp_path: Path
+) -> None:
+    """Of sixty strategies the table showed sixteen, and nothing told of more; letters had 6 pixels."""
+    (main, *_), (first, *_) = contents().tables, contents().figures
+    frame = pd.concat([main.frame] * 10, ignore_index=True)
+    tall = replace(first, spec={**first.spec, "height": 900})
+    made = replace(contents(), tables=[replace(main, frame=frame)], figures=[tall])
+    made = replace(made, first=[main.name, tall.name])
+    list(write(made, numbers(), tmp_path / "page", (), 0))
+    show(browser, tmp_path / "page")
+    wait(lambda: js(browser, "one('.first .chart.drawn')") is not None)
+    assert js(browser, "one('.first .chart svg').clientHeight") > 600  # 27rem are 432
+    wait(lambda: ink(browser, 0, ".first .wide", below=True) > 20)
+    js(browser, "one('.first .wide').scrollTop=10**6")
+    wait(lambda: ink(browser, 0, ".first .wide", below=True) < 5)
 
 
 PRESS = "dispatchEvent(new KeyboardEvent('keydown',{ctrlKey:true,key:'P',cancelable:true}))"

@@ -113,6 +113,7 @@ def config(dark: bool = False) -> dict[str, Any]:
             **{"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11},
             **{"titleFontWeight": "normal", "orient": "top", "symbolStrokeWidth": 2, "labelLimit": 200},
             **{"columnPadding": 10, "rowPadding": 2, "offset": 6},
+            "symbolLimit": 0,  # none: by itself it names 30, and counts the others as one more
         },
         "header": {"labelColor": ink, "titleColor": ink, "labelFontSize": 11, "titleFontSize": 11},
         "title": {

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from offramp.analysis.recommend import few
 from offramp.report.colors import EXIT_COLORS, Style, styles
 from offramp.report.model import Figure, Question, slug
 
@@ -29,6 +30,7 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.4.1.json"
 WIDTH = 350  # of a whole chart, in pixels: a phone's without its margins, and a column's on paper
 LETTER = 5.5  # pixels a letter of a label takes, at 11 px
 BESIDE, ABOVE = 26, 32  # letters of a label that an axis and a legend show, within the theme's limits
+LONG, HALF = 12, 25  # labels from which on a legend has two columns, and letters in each
 DIGITS = 4  # significant ones, in the data of charts
 TICKS = 6  # of a logarithmic axis
 GRAY = "#808080"  # for what is no strategy: seen on white and on black
@@ -130,7 +132,7 @@ def coinciding(frame: pd.DataFrame) -> list[list[str]]:
 
 def hidden_text(what: str, groups: Sequence[Sequence[str]]) -> str:
     """What a chart says of strategies that hide each other; nothing where there are none."""
-    groups_text = "; ".join(alike_text(same) for same in groups)
+    groups_text = "; ".join(few([alike_text(same) for same in groups]))
     return f"{what}: {groups_text}" if groups_text else ""
 
 
@@ -236,8 +238,10 @@ def legend_of(labels: Collection[str], symbol: str | None) -> Json | None:
     """In as many rows as it takes, above the chart, where it hides no data."""
     if symbol is None:
         return None
-    differ = len({cut(label, ABOVE) for label in labels}) == len({*labels})
-    letters = ABOVE if differ else min(max(map(len, labels)), int((WIDTH - 40) / LETTER))
+    most = min(max(map(len, labels), default=1), int((WIDTH - 40) / LETTER))
+    sizes = [HALF, ABOVE] if len(labels) > LONG else [ABOVE]
+    differ = (n for n in sizes if len({cut(label, n) for label in labels}) == len({*labels}))
+    letters = next(differ, most)
     longest = max((len(cut(label, letters)) for label in labels), default=1)
     wide = symbol == "stroke"
     fit = (WIDTH + 10) // (longest * LETTER + (40 if wide else 26))  # and the symbol

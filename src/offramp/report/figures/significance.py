@@ -115,15 +115,12 @@ def _figure(
         analysis = runs.analysis(metric.measure, None, tuple(members))
         if analysis is None:
             continue
-        sign = 1 if metric.measure.better == "lower" else -1
+        better, scale = metric.measure.better, metric.measure.scale
+        sign = 1 if better == "lower" else -1
         best = sorted(analysis.means, key=lambda m: (sign * m.mean, m.group))[:MOST]
         names = {m.group for m in best}
-        arrows = [
-            edge
-            for edge in edges(analysis, metric.measure.better, metric.measure.scale)
-            if {edge.winner, edge.loser} <= names
-        ]
-        chart, crowded = _graph(best, arrows, metric)
+        arrows = [e for e in edges(analysis, better, scale) if {e.winner, e.loser} <= names]
+        chart, crowded = _graph(best, arrows, metric, members)
         charts.append(chart)
         lost += [
             f"{edge.winner} → {edge.loser} {edge.difference:.2g} ({metric.word})" for edge in crowded
@@ -184,10 +181,10 @@ def _spoken(arrows: Sequence[SignificantEdge], analysis: Analysis) -> str:
 
 
 def _graph(
-    order: Sequence[Mean], arrows: Sequence[SignificantEdge], metric: CurveMetric
+    order: Sequence[Mean], arrows: Sequence[SignificantEdge], metric: CurveMetric, hues: Sequence[str]
 ) -> tuple[Json, list[SignificantEdge]]:
     """Groups on a ring, the first on top and on clockwise, arrows between them; and the arrows that
-    have no room for their number."""
+    have no room for their number. hues: all strategies that have a color, the same in each graph."""
     place = ring([m.group for m in order])
     height = max(y for _, y in place.values()) + NODE + 8
     across: Json = {"scale": {"domain": [0, WIDTH], "nice": False}, "axis": None}
@@ -201,7 +198,7 @@ def _graph(
     nodes = pd.DataFrame(rows, columns=["first", "text", "x", "y"])
     # A label is aligned away from the middle, that of the topmost node to its right.
     left = nodes["x"] - WIDTH / 2 > -1
-    by_label = styles(nodes["first"])
+    by_label = styles(hues)
     hue = {"domain": list(by_label), "range": [style.color for style in by_label.values()]}
     numbers = [f"{edge.difference:.2g}" for edge in arrows]
     ats = texts([(place[e.winner], place[e.loser]) for e in arrows], numbers)

@@ -172,6 +172,7 @@
         tooltip: { disableDefaultStyle: true },
       });
       const svg = place.querySelector("svg");
+      svg.style.setProperty("--height", `${svg.getAttribute("height")}px`);
       svg.style.width = `${Math.round(svg.getAttribute("width") * LARGEST)}px`; // or less: see the style sheet
       place.classList.add("drawn");
     } catch (error) {
