@@ -154,6 +154,10 @@ def test_the_first_sentence_names_who_may_reach_its_accuracy_too() -> None:
     (sentence,) = headline(evidence([trial(s, k, n) for s in hits for k, n in enumerate(hits[s])]))
     assert sentence.startswith("joint has ")
     assert sentence.endswith("compute; whether separate can reach it is open.")
+    more = {**hits, "boosted": hits["joint"]}
+    (sentence,) = headline(evidence([trial(s, k, n) for s in more for k, n in enumerate(more[s])]))
+    assert "between boosted and joint" in sentence
+    assert sentence.endswith("; whether separate can reach it is open.")
 
 
 def test_which_plain_networks_are_controls() -> None:
@@ -257,8 +261,12 @@ def test_of_controls_alone_nothing_changes() -> None:
     assert found.plain == {} and len(found.missing) == 1
 
 
-def test_a_control_without_common_seeds_is_drawn_and_not_tested(snapshot: SnapshotAssertion) -> None:
-    runs = runs_of(planted(1.0, seeds=(41,)))
+@pytest.mark.parametrize("seeds", [(41,), (1, 2)], ids=["none", "two"])
+def test_a_control_with_few_common_seeds_is_drawn_and_not_tested(
+    seeds: tuple[int, ...], snapshot: SnapshotAssertion
+) -> None:
+    """Of two it does not say that there are none."""
+    runs = runs_of(planted(1.0, seeds=seeds))
     (text,) = beside_plain(runs)
     assert text == snapshot
     assert runs.controls.candidates == ()

@@ -14,6 +14,7 @@ from table_evidence import evidence as tabled_evidence
 from answers import DATA, FOUR, MODEL, NAMES, Skill, answers, better, crossing, equal, facts
 from offramp.analysis.recommend import Advice, Facts, Goal, Preference, RuledOut, recommend
 from offramp.analysis.recommend.equal import ComputeLevel, equal_compute
+from offramp.analysis.recommend.goals import ExclusionKind
 from offramp.analysis.stats.pairwise import Pair
 from offramp.report.advice import answer, compared, sentence
 from offramp.report.controls import COIN
@@ -223,8 +224,22 @@ def test_where_each_is_behind_another_none_is_recommended(snapshot: SnapshotAsse
 
 
 def test_who_has_no_early_exits_is_named_as_left_out(snapshot: SnapshotAssertion) -> None:
-    out = RuledOut("baseline", "it has none", "no early exits")
-    assert sentence(replace(advice("accuracy", equal()), ruled_out=(out,))) == snapshot
+    out, actual = RuledOut("baseline", "it has none", "no early exits"), advice("accuracy", equal())
+    many = tuple(replace(actual.ranking[0], name=f"n{k}") for k in range(60))
+    assert sentence(replace(actual, ranking=many, ruled_out=(out,))) == snapshot
+
+
+def test_of_a_few_that_are_alike_each_is_named() -> None:
+    """A cascade of plain networks was one "of 2 strategies"."""
+    words = sentence(advice("accuracy", equal()))
+    assert all(name in words for name in FOUR)
+
+
+def test_of_many_that_miss_a_target_the_first_are_named(snapshot: SnapshotAssertion) -> None:
+    """It named fifty."""
+    kinds: tuple[ExclusionKind, ...] = ("below the target", "perhaps below", "dearer")
+    out = tuple(RuledOut(f"{kind[0]}{k}", "", kind) for kind in kinds for k in range(50))
+    assert sentence(replace(advice("latency", equal(), 0.6), ruled_out=out)) == snapshot
 
 
 def test_the_extent_of_the_runs_says_who_has_no_early_exits(snapshot: SnapshotAssertion) -> None:

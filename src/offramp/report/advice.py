@@ -63,24 +63,26 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         has = f"{percent(reached)} on test{where}{of_epochs(own[0].trials, evidence)}"
         apart = "" if plain is None else f", {_from(plain, reached)} it"
         least, most = (percent(each.mean / full) for each in (ranking[0], ranking[-1]))
+        perhaps = _out(advice, "perhaps below")
+        whether = f"; whether {_first(perhaps)} can reach it is open" if perhaps else ""
         if alike:
             sentences.append(
-                f"No way is shown to need less compute than another for {has}: {_span(least, most)} of "
-                f"the plain network's{apart}."
+                f"No difference is shown between {_between(advice)} in the compute for {has}: "
+                f"{_span(least, most)} of the plain network's{apart}{whether}."
             )
             continue
         ties = [r.name for r in advice.first[1:]]
         open_ = [r.name for r in ranking[1:] if r.behind is None]
         be = "is" if len(ties) == 1 else "are"
-        sure_of = f"; {_named(ties)} {be} not shown to need more" if ties else ""
-        sure_of += f"; not tested against {_named(open_)}" if open_ else ""
-        perhaps = _out(advice, "perhaps below")
-        sure_of += f"; whether {_named(perhaps)} can reach it is open" if perhaps else ""
+        sure_of = f"; {_first(ties)} {be} not shown to need more" if ties else ""
+        sure_of += f"; not tested against {_first(open_)}" if open_ else ""
         size = "smaller " if first.mean < full else ""  # a head may cost more than was saved
         kinds = {"network": f"A {size}plain network", "cascade": "A cascade of plain networks"}
         what = [kinds[k] for k in kinds if first.name in controls.named(k).values()]
         name = f"{what[0]}, {_whole(first.name)}," if what else _whole(first.name)
-        sentences.append(f"{name} has {has} at {least} of the plain network's compute{apart}{sure_of}.")
+        sentences.append(
+            f"{name} has {has} at {least} of the plain network's compute{apart}{sure_of}{whether}."
+        )
     return tuple(sentences)
 
 
@@ -172,7 +174,7 @@ def _sides(level: ComputeLevel, label: str, others: Sequence[str]) -> str:
     pairs = [{p.a, p.b} for p in level.pairs if isinstance(p, Pair)]
     tested = [name for name in others if {name, label} in pairs]
     if not tested:
-        return ": not tested, for want of common seeds"
+        return ": not tested, with too few seeds in common"
     below = [name for name in tested if level.beats(label, name)]
     above = [name for name in tested if level.beats(name, label)]
     groups = {
@@ -244,10 +246,7 @@ def sentence(advice: Advice, several: bool = False) -> str:
     if others and advice.even:
         low, high = sorted((best.mean, others[-1].mean))
         spread = f"{title(advice)} {_span(advice.measure.text(low), advice.measure.text(high))}"
-        alone = _out(advice, "no early exits")
-        lacks = "lacks" if len(alone) == 1 else "lack"
-        whose = f" with early exits, which {_named(alone)} {lacks}" if alone else ""
-        every = f"no significant difference between any of {len(others) + 1} strategies{whose}"
+        every = f"no significant difference between {_between(advice)}"
         return f"{start}{every} ({spread}{target}){_detectable(advice)}{_left_out(advice)}."
     if advice.target is not None and (has := _reached(best, advice.target)) > advice.target:
         target += f", where it has {percent(has)}"
@@ -265,15 +264,23 @@ def _left_out(advice: Advice) -> str:
     misses, unsure = _out(advice, "below the target"), _out(advice, "perhaps below")
     target = percent(advice.target)
     do = "does" if len(misses) == 1 else "do"
-    parts = [f"{_named(misses)} {do} not reach {target}"] if misses else []
-    parts += [f"Whether {_named(unsure)} can reach {target} is open"] if unsure else []
+    parts = [f"{_first(misses)} {do} not reach {target}"] if misses else []
+    parts += [f"Whether {_first(unsure)} can reach {target} is open"] if unsure else []
     dearer = _out(advice, "dearer")
     need = "needs" if len(dearer) == 1 else "need"
-    parts += [f"{_named(dearer)} {need} more MACs"] if dearer else []
+    parts += [f"{_first(dearer)} {need} more MACs"] if dearer else []
     if advice.hanging:
         does = "is" if len(advice.hanging) == 1 else "are"
         parts.append(f"Whether {_named(advice.hanging)} {does} behind hangs on the target")
     return "".join(f". {part}" for part in parts)
+
+
+def _between(advice: Advice) -> str:
+    """Those of a ranking; of more than a reader would take in, how many, and who is not meant."""
+    names, alone = [r.name for r in advice.ranking], _out(advice, "no early exits")
+    lacks = "lacks" if len(alone) == 1 else "lack"
+    whose = f" with early exits, which {_named(alone)} {lacks}" if alone else ""
+    return _named(names) if len(names) <= LISTED else f"any of {len(names)} strategies{whose}"
 
 
 def _out(advice: Advice, kind: ExclusionKind) -> list[str]:
