@@ -161,7 +161,7 @@ def test_who_cannot_answer_for_as_little_as_the_first_is_named() -> None:
     assert names(actual) == ["joint"] and actual.at is not None and actual.at < 1e6
     assert out(actual) == dict.fromkeys(("two-stage", "separate", "distillation"), DEARER.text)
     assert set(kinds(actual).values()) == {"dearer"}
-    assert sure(actual) == "no other strategy qualifies"
+    assert sure(actual) == "no other strategy is shown to qualify"
 
 
 def test_a_verdict_that_hangs_on_the_target_is_told() -> None:
@@ -251,7 +251,7 @@ def test_a_frozen_backbone_leaves_those_that_train_heads_only() -> None:
     actual = single_advice("training-time", from_table(), frozen_backbone=True)
     assert names(actual) == ["two-stage"]
     assert out(actual)["joint"] == "it trains the backbone's weights"
-    assert sure(actual) == "no other strategy qualifies"
+    assert sure(actual) == "no other strategy is shown to qualify"
     assert any("training the backbone" in note for note in actual.notes)
 
 

@@ -183,7 +183,11 @@ def _sides(level: ComputeLevel, label: str, others: Sequence[str]) -> str:
         "not shown to differ from": [name for name in tested if name not in (*below, *above)],
         "not tested against": [name for name in others if name not in tested],
     }
-    parts = [f"{words} {_of(names, others)}" for words, names in groups.items() if names]
+    parts = [
+        f"{words} {_of(names, others, 'any' if words.startswith('not') else 'all')}"
+        for words, names in groups.items()
+        if names
+    ]
     return f". There it is {'; '.join(parts)}"
 
 
@@ -374,14 +378,15 @@ def _detected(differences: str) -> str:
     return f". {differences} would have been found in {100 * POWER:.0f} % of such runs"
 
 
-def _of(names: Sequence[str], everyone: Collection[str]) -> str:
-    """The names; where a reader would not take them in, who else there is, or how many of how many."""
+def _of(names: Sequence[str], everyone: Collection[str], every: str = "all") -> str:
+    """The names; where a reader would not take them in, who else there is, or how many of how many.
+    every: `any` behind a no."""
     if len(names) <= LISTED:
         return _named(names)
     others = [name for name in everyone if name not in names]
     if len(others) > LISTED:
         return f"{len(names)} of {len(everyone)}"
-    return f"all but {_named(others)}" if others else f"all {len(names)} others"
+    return f"{every} but {_named(others)}" if others else f"{every} of the {len(names)} others"
 
 
 def _whole(name: str) -> str:

@@ -413,7 +413,7 @@ def sure(advice: Advice) -> str:
         return f"nothing is shown to beat {'any of these' if others else 'it'}, {best.seeds} seeds"
     if not others:
         return (
-            "no other strategy qualifies"
+            "no other strategy is shown to qualify"
             if advice.ruled_out
             else "there is no other to compare it with; train one"
         )

@@ -120,14 +120,14 @@ class InteractionReport:
         changed = sum(p.p < ALPHA for p in tested)
         over = f"seeds and {self.images:,} test {self.noun}s" if self.images else "seeds"
         words = [
-            f"The difference of {changed} of {len(tested)} pairs depends on the setting, significantly "
+            f"Pairs whose difference is shown to depend on the setting: {changed} of {len(tested)} "
             f"(over {over}, Holm, p < {ALPHA:g})."
         ]
         untested = [f"{p.a} – {p.b}: {in_seeds(p.why)}." for p in self.pairs if not isinstance(p, Pair)]
         if untested and not tested:
             return [*untested]
         points = f", in {self.measure.difference_unit}" if self.measure.difference_unit else ""
-        title = f"{self.measure.title}, by how much differences are larger than against{points}"
+        title = f"{self.measure.title}, by how much the difference is larger than in the other setting{points}"
         return [
             TextTable(["pair"], ["difference", "95 % interval", "p"], rows, title),
             *words,
