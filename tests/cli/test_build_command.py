@@ -188,9 +188,7 @@ def test_from_a_folder_of_images_to_a_bundle(
     assert made["web"] == "site" and (tmp_path / "site" / "index.html").is_file()
 
 
-def test_who_interrupts_an_export_is_told_more(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_who_interrupts_an_export_is_told_more(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """How to go on, as while it trains."""
 
     def cut_short(*_: Any) -> NoReturn:

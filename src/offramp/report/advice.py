@@ -64,7 +64,7 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         apart = "" if plain is None else f", {_from(plain, reached)} it"
         least, most = (percent(each.mean / full) for each in (ranking[0], ranking[-1]))
         perhaps = _out(advice, "perhaps below")
-        whether = f"; whether {_first(perhaps)} can reach it is open" if perhaps else ""
+        whether = f"; whether {_named(perhaps)} can reach it is open" if perhaps else ""
         if alike:
             sentences.append(
                 f"No difference is shown between {_between(advice)} in the compute for {has}: "
@@ -74,8 +74,8 @@ def headline(evidence: Evidence) -> tuple[str, ...]:
         ties = [r.name for r in advice.first[1:]]
         open_ = [r.name for r in ranking[1:] if r.behind is None]
         be = "is" if len(ties) == 1 else "are"
-        sure_of = f"; {_first(ties)} {be} not shown to need more" if ties else ""
-        sure_of += f"; not tested against {_first(open_)}" if open_ else ""
+        sure_of = f"; {_named(ties)} {be} not shown to need more" if ties else ""
+        sure_of += f"; not tested against {_named(open_)}" if open_ else ""
         size = "smaller " if first.mean < full else ""  # a head may cost more than was saved
         kinds = {"network": f"A {size}plain network", "cascade": "A cascade of plain networks"}
         what = [kinds[k] for k in kinds if first.name in controls.named(k).values()]
@@ -268,11 +268,11 @@ def _left_out(advice: Advice) -> str:
     misses, unsure = _out(advice, "below the target"), _out(advice, "perhaps below")
     target = percent(advice.target)
     do = "does" if len(misses) == 1 else "do"
-    parts = [f"{_first(misses)} {do} not reach {target}"] if misses else []
-    parts += [f"Whether {_first(unsure)} can reach {target} is open"] if unsure else []
+    parts = [f"{_named(misses)} {do} not reach {target}"] if misses else []
+    parts += [f"Whether {_named(unsure)} can reach {target} is open"] if unsure else []
     dearer = _out(advice, "dearer")
     need = "needs" if len(dearer) == 1 else "need"
-    parts += [f"{_first(dearer)} {need} more MACs"] if dearer else []
+    parts += [f"{_named(dearer)} {need} more MACs"] if dearer else []
     if advice.hanging:
         does = "is" if len(advice.hanging) == 1 else "are"
         parts.append(f"Whether {_named(advice.hanging)} {does} behind hangs on the target")

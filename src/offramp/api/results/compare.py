@@ -127,7 +127,8 @@ class InteractionReport:
         if untested and not tested:
             return [*untested]
         points = f", in {self.measure.difference_unit}" if self.measure.difference_unit else ""
-        title = f"{self.measure.title}, by how much the difference is larger than in the other setting{points}"
+        more = "by how much the difference is larger than in the other setting"
+        title = f"{self.measure.title}, {more}{points}"
         return [
             TextTable(["pair"], ["difference", "95 % interval", "p"], rows, title),
             *words,
