@@ -1,4 +1,4 @@
-"""docs/results/README.md, and the folders that it is of."""
+"""The pages of docs/results, and the folders that they are of."""
 
 import re
 from collections.abc import Mapping
@@ -9,17 +9,19 @@ DOCS = ROOT / "docs" / "results"
 
 
 def page() -> str:
+    """README.md, which is of all studies."""
     return (DOCS / "README.md").read_text(encoding="utf-8")
 
 
 def section(name: str) -> str:
-    """What the page says of a study, to the next heading. name: of its folder."""
-    text = page()
+    """What a page says of a study, to the next heading. name: of its folder."""
+    pages = (path.read_text(encoding="utf-8") for path in sorted(DOCS.glob("*.md")))
+    (text,) = (text for text in pages if f"([{name}](" in text)
     return text[text.index(f"([{name}](") :].partition("\n## ")[0]
 
 
 def clauses(study: str, question: str, facts: Mapping[str, str]) -> list[str]:
-    """What the page says under a question of a study's section, or before all of them, by facts' names,
+    """What a page says under a question of a study's section, or before all of them, by facts' names,
     as `named_clauses` has it. question: Words that it has, and no other."""
     text = section(study)
     (begin,) = re.finditer(rf"\n\n\*\*[^*]*{question}[^*]*\*\*" if question else r"\A", text)

@@ -19,7 +19,7 @@ PAGES = (
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "docs").glob("[dn]*/*.md")),
-    ROOT / "docs" / "results" / "README.md",
+    *sorted((ROOT / "docs" / "results").glob("*.md")),
 )
 COLUMN = 96  # letters of code beside each other, on the site and on a code host
 

@@ -105,6 +105,7 @@ BESIDE = {
     "cifar10": "cifar10-controls",
     "cifar10-long": "cifar10-controls",
     "cifar10-long-medium": "cifar10-controls",
+    "cifar10-anew": None,
     "cifar100": "cifar100-controls",
     "cifar100-long": "cifar100-controls/*-hidden",
     "imagenette": "imagenette-controls",
@@ -195,7 +196,7 @@ def test_every_figure_and_every_table(study: str) -> None:
     ],
 )
 def test_numbers_on_the_page_are_those_of_the_files(name: str, numbers: int) -> None:
-    """Each accuracy in docs/results/README.md, from the tidy table; deviations and marks, from the main
+    """Each accuracy on pages of docs/results, from the tidy table; deviations and marks, from the main
     one, which rounds."""
     results = opened(name)
     study = spec.read(STUDIES / f"{name}.yaml")
@@ -241,7 +242,8 @@ def test_accuracy_on_cifar10_rises_with_depth(cifar: Evidence) -> None:
 
 def test_readme_shows_the_table_of_the_page() -> None:
     """All of it: whatever stands between the two blank lines."""
-    table = page()[page().index("| strategy |") :].partition("\n\n")[0]
+    words = section("cifar10")
+    table = words[words.index("| strategy |") :].partition("\n\n")[0]
     assert len(table.splitlines()) == 2 + len(PAPER) and f"\n\n{table}\n\n" in readme()
 
 
@@ -450,7 +452,7 @@ def test_what_the_page_says_of_its_first_table() -> None:
 def test_what_smaller_plain_networks_come_to() -> None:
     """The page has the tool's own sentence of each control that is here."""
     (runs,) = with_controls().runs
-    text, sentences = " ".join(page().split()), beside_plain(runs)
+    text, sentences = " ".join(section("cifar10").split()), beside_plain(runs)
     assert len(sentences) == len(runs.controls.cheaper) > 0
     for sentence_ in sentences:
         assert f"> {sentence_}" in text
@@ -654,6 +656,31 @@ def test_what_exits_come_to_that_train_as_long(snapshot: SnapshotAssertion) -> N
     assert mixed.p < ALPHA <= joint.p
     ends |= {"p, mixed": f"{mixed.p:.3f}", "p, joint": f"{joint.p:.3f}"}
     assert clauses("cifar10-long", "final exit", ends) == snapshot
+
+
+def test_whether_a_lead_hangs_on_one_split_and_one_rate(snapshot: SnapshotAssertion) -> None:
+    whole, words = opened("cifar10-anew"), section("cifar10-anew")
+    (runs,) = whole.runs
+    assert len({t.manifest.data.splits["train"] for t in whole.trials if t.strategy == "joint"}) == 5
+    (tiny,), (sentence_,) = runs.controls.cheaper, beside_plain(runs)
+    assert f"> {sentence_}" in words
+    searches = [t.manifest.search for t in (*runs.trials, *tiny.trials)]
+    rates = {s.found["recipe.learning_rate"] for s in searches if s is not None and s.trials == 4}
+    assert len(searches) == 15 and {f"{rate:.2f}" for rate in rates} == {
+        *groups_of(r"Each took ([\d.]+), twice", words)
+    }
+    before = with_controls("cifar10-long").runs[0]
+    facts = {}
+    for name, level in (
+        ("now", runs.beside_controls[tiny.label]),
+        ("one split", before.beside_controls[tiny.label]),
+    ):
+        for pair in pairs_of(level, tiny.label):
+            assert pair.p < ALPHA
+            facts |= {f"{s}, {name}": pct(abs(pair.difference)) for s in runs.strategies if s == pair.b}
+    for strategy in ("joint", "joint-branch"):
+        in_the_table_of("cifar10-anew", runs, strategy)
+    assert clauses("cifar10-anew", "still ahead", facts) == snapshot
 
 
 def final_exits_behind_the_plain_network(runs: Runs) -> tuple[Pair, Pair]:

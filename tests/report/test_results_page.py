@@ -1,4 +1,4 @@
-"""Numbers of docs/results/README.md that need no test over seeds: the network to deploy, and how long
+"""Numbers of the pages of docs/results that need no test over seeds: the network to deploy, and how long
 studies took."""
 
 import json
@@ -122,6 +122,7 @@ def test_how_quick_the_network_to_deploy_is(snapshot: SnapshotAssertion) -> None
         (DEPLOY, r"It took (\d+ h \d+) min"),
         ("cifar10-long", r"25 trials, (\d+ h \d+) min on"),
         ("cifar10-long-medium", r"25 trials, (\d+ h \d+) min on"),
+        ("cifar10-anew", r"15 trials, (\d+) minutes"),
         ("cifar100-long", r"10 trials, (\d+) minutes"),
     ],
 )
