@@ -230,7 +230,7 @@ def test_who_has_no_early_exits_is_named_as_left_out(snapshot: SnapshotAssertion
 
 
 def test_of_a_few_that_are_alike_each_is_named() -> None:
-    """A cascade of plain networks was one "of 2 strategies"."""
+    """Four strategies were "any of 4 strategies"."""
     words = sentence(advice("accuracy", equal()))
     assert all(name in words for name in FOUR)
 
