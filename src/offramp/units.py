@@ -17,6 +17,7 @@ from annotated_types import Ge, Lt
 
 from offramp.errors import OfframpError
 
+LISTED = 5  # names, or pairs of them, that a sentence holds
 Count = Annotated[int, Ge(1), Lt(2**63)]  # of images, epochs, …: one at least
 _PREFIXES = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "p": 1e15}
 _BINARY = {f"{prefix}i": 1024.0**power for power, prefix in enumerate("kmgtp", start=1)}
@@ -137,6 +138,11 @@ def seconds(text: str, name: str, least: float = 0.0) -> float:
 def counted(number: int, singular: str, plural: str = "") -> str:
     """`1 trial`, `2 trials`."""
     return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
+
+
+def first_few(names: Sequence[str]) -> list[str]:
+    """`[a, b]`, or the first of more than a reader would take in, and how many more."""
+    return [*names[:LISTED], *([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])]
 
 
 def noun(shape: Sequence[int]) -> str:

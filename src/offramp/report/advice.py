@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from offramp.analysis.measures import MEASURES
-from offramp.analysis.recommend import GOALS, LISTED, Advice, Preference, Ranked, few, recommend, sure
+from offramp.analysis.recommend import GOALS, Advice, Preference, Ranked, recommend, sure
 from offramp.analysis.recommend.equal import ComputeLevel, crossings, stretches
 from offramp.analysis.recommend.goals import ExclusionKind, compute_for
 from offramp.analysis.stats.pairwise import ALPHA, POWER, Pair, least_shown
@@ -15,7 +15,7 @@ from offramp.report.controls import COIN
 from offramp.report.evidence import Evidence
 from offramp.report.runs import Runs
 from offramp.store.record import TrialRecord
-from offramp.units import counted, macs, percent
+from offramp.units import LISTED, counted, first_few, macs, percent
 
 WORDS = {
     "accuracy": "accuracy",
@@ -396,7 +396,7 @@ def _whole(name: str) -> str:
 
 def _named(names: Sequence[str]) -> str:
     """`A, 'B, C' and D`: a few names, of which some may have a comma in them."""
-    return listed([*map(_whole, few(names))])
+    return listed([*map(_whole, first_few(names))])
 
 
 def listed(names: Sequence[str]) -> str:

@@ -41,7 +41,7 @@ from offramp.analysis.stats.pairwise import (
 )
 from offramp.analysis.stats.sequential import InterimAnalyses
 from offramp.analysis.stats.text import in_seeds, p_text, rounded
-from offramp.units import macs
+from offramp.units import first_few, macs
 
 __all__ = [
     "GOALS",
@@ -60,7 +60,6 @@ BEATS = (
     "One beats another if it trains for no more MACs, can answer for as few, is significantly more "
     "accurate at some number of MACs and less at none. Who is not beaten is not shown to be good."
 )
-LISTED = 5  # names, or pairs of them, that a sentence holds; of more it says how many
 NEAR = 0.001  # of a target: nobody means one of them and not the other
 CLOSE = (0.01, 0.2)  # p that such a step may carry over ALPHA
 SMALL = 0.005  # a difference in accuracy that is worth finding
@@ -397,11 +396,6 @@ def _spread(read: Sample) -> Estimate | None:
     return Estimate(0.0, 2, between, shared)
 
 
-def few(names: Sequence[str]) -> list[str]:
-    """The names; of more than a reader would take in the first, and how many more."""
-    return [*names[:LISTED], *([f"{len(names) - LISTED} more"] if len(names) > LISTED else [])]
-
-
 def sure(advice: Advice) -> str:
     """How sure the first place is: a clause."""
     if advice.withheld is not None:
@@ -420,12 +414,12 @@ def sure(advice: Advice) -> str:
     ties, behind = advice.first[1:], [r for r in others if r.behind]
     seeds = f"{best.seeds} seeds"
     unknown = [r.name for r in others if r.behind is None]
-    rest = f"; not tested against {', '.join(few(unknown))}" if unknown else ""
+    rest = f"; not tested against {', '.join(first_few(unknown))}" if unknown else ""
     if not ties:
         p = max(r.p for r in behind if r.p is not None)
-        than = ", ".join(few([r.name for r in behind])) if unknown else "every other"
+        than = ", ".join(first_few([r.name for r in behind])) if unknown else "every other"
         return f"better than {than}, p at most {rounded(p)}, {seeds}{rest}"
     if len(ties) == len(others):
         return f"no significant difference from any other with {seeds}"
-    alike = ", ".join(few([r.name for r in ties]))
+    alike = ", ".join(first_few([r.name for r in ties]))
     return f"no significant difference from {alike} with {seeds}{rest}"

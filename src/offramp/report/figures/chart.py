@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from offramp.analysis.recommend import few
 from offramp.report.colors import EXIT_COLORS, Style, styles
 from offramp.report.model import Figure, Question, slug
+from offramp.units import first_few
 
 if TYPE_CHECKING:
     from offramp.analysis.measures import Measure
@@ -132,7 +132,7 @@ def coinciding(frame: pd.DataFrame) -> list[list[str]]:
 
 def hidden_text(what: str, groups: Sequence[Sequence[str]]) -> str:
     """What a chart says of strategies that hide each other; nothing where there are none."""
-    groups_text = "; ".join(few([alike_text(same) for same in groups]))
+    groups_text = "; ".join(first_few([alike_text(same) for same in groups]))
     return f"{what}: {groups_text}" if groups_text else ""
 
 
