@@ -188,8 +188,8 @@ def test_from_a_folder_of_images_to_a_bundle(
     assert made["web"] == "site" and (tmp_path / "site" / "index.html").is_file()
 
 
-def test_who_interrupts_an_export_is_told_more(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How to go on, as while it trains."""
+def test_an_interrupted_export_says_how_to_go_on(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while it trains."""
 
     def cut_short(*_: Any) -> NoReturn:
         raise KeyboardInterrupt

@@ -34,7 +34,8 @@ EDGE = """
     w.scrollIntoView({ behavior: "instant", block: "center" });
     w.scrollLeft = arguments[0];
     const r = w.getBoundingClientRect();
-    return [r.left, r.right, r.top, r.bottom, innerWidth];
+    const over = w.scrollWidth > w.clientWidth || w.scrollHeight > w.clientHeight;
+    return [over, r.left, r.right, r.top, r.bottom, innerWidth];
 """
 FOREIGN = """
     const s = document.createElement("script");
@@ -233,8 +234,9 @@ def ink(
     browser: Any, left: int, table: str = "#table-wide-resnet18 .wide", below: bool = False
 ) -> float:
     """How dark the last column of pixels of a table is, most of it, scrolled so far; or its last row."""
-    start, right, top, bottom, width = (int(x) for x in browser.execute_script(EDGE, left, table))
-    assert right < width
+    over, *box = browser.execute_script(EDGE, left, table)
+    start, right, top, bottom, width = map(int, box)
+    assert over and right < width
     picture = Image.open(io.BytesIO(browser.get_screenshot_as_png())).convert("L")
     edge = (right - 1, max(60, top), right, bottom)
     if below:  # without the names of rows, which stay where they are, and the line below

@@ -611,6 +611,12 @@ def test_addresses_that_cannot_be_used(
 
 
 def test_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv(RETRIES, "0")
+    refuses("does not answer", tracker, "mlflow:http://127.0.0.1:9")
+
+
+def test_a_server_that_does_not_answer_is_soon_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow asks seven times, which takes minutes."""
     mlflow = pytest.importorskip("mlflow")
 

@@ -177,17 +177,14 @@ def _sides(level: ComputeLevel, label: str, others: Sequence[str]) -> str:
         return ": not tested, with too few seeds in common"
     below = [name for name in tested if level.beats(label, name)]
     above = [name for name in tested if level.beats(name, label)]
-    groups = {
-        "significantly more accurate than": below,
-        "significantly less accurate than": above,
-        "not shown to differ from": [name for name in tested if name not in (*below, *above)],
-        "not tested against": [name for name in others if name not in tested],
-    }
-    parts = [
-        f"{words} {_of(names, others, 'any' if words.startswith('not') else 'all')}"
-        for words, names in groups.items()
-        if names
-    ]
+    alike = [name for name in tested if name not in (*below, *above)]
+    groups = (
+        ("significantly more accurate than", "all", below),
+        ("significantly less accurate than", "all", above),
+        ("not shown to differ from", "any", alike),
+        ("not tested against", "any", [name for name in others if name not in tested]),
+    )
+    parts = [f"{words} {_of(names, others, every)}" for words, every, names in groups if names]
     return f". There it is {'; '.join(parts)}"
 
 

@@ -234,7 +234,6 @@ class _Service:
         self._metrics = ServeMetrics(tuple(stage.exit for stage in bundle.stages))
         self._bodies, self._taken = Bodies(limits), 0
         self._status = "warming"
-        self._more: dict[str, str] = {}  # headers of every answer to a POST
         self._description = yaml.safe_load(DESCRIPTION.read_text(encoding="utf-8"))
         self._description["info"] |= {"title": name, "version": version("offramp")}
         self._running: set[asyncio.Task[None]] = set()  # to the end, after their answer
@@ -266,7 +265,6 @@ class _Service:
     def end(self) -> None:
         """The end comes: what waits for others is answered now."""
         self._status = "ending"
-        self._more = {"Connection": "close"}  # else the next request meets a connection that is gone
         self._batcher.hurry()
 
     async def about(self, request: Request) -> Response:
@@ -322,8 +320,7 @@ class _Service:
             return self._refused(499, "the client went away")
         except Exception as error:  # of the network itself, or of the watch; the server goes on
             return self._refused(500, f"the network failed ({type(error).__name__})")
-        self._metrics.requests.labels(200).inc()
-        return in_json(value, headers=self._more)
+        return self._answer(value)
 
     async def _predict(self, request: Request) -> dict[str, Any]:
         """An answer, or those of all files of a form."""
@@ -394,6 +391,11 @@ class _Service:
         self._batcher.bundle = self._watch.bundle
 
     def _refused(self, status: int, reason: str) -> Response:
+        return self._answer({"error": reason}, status)
+
+    def _answer(self, value: Any, status: int = 200) -> Response:
+        """To a POST, counted. At the end its connection closes: a next request would meet none."""
         self._metrics.requests.labels(status).inc()
         headers = {"Retry-After": "1"} if status == 503 else {}
-        return in_json({"error": reason}, status, headers | self._more)
+        last = {"Connection": "close"} if self._status == "ending" else {}
+        return in_json(value, status, headers | last)
