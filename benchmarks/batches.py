@@ -25,6 +25,7 @@ from benchmarks.contest import BARE, Result, contender, middle
 from benchmarks.one_image import NEVER, THREADS
 from offramp.infer.predictor import Predictor
 from offramp.nets import ExitNetwork, NetSpec, build
+from offramp.nets.network import inside
 from offramp.policy.policy import Policy
 from offramp.process import keep_freed_memory
 
@@ -94,6 +95,7 @@ def pair(case: Case) -> Callable[[int, float], Times]:
     last = net.exits - 1
     exits = tuple(range(1, net.exits + 1))
     predictor = Predictor(net, Policy("confidence", exits, (*(NEVER,) * last, None)))
+    whole = ExitNetwork(inside(net).packed)  # as ready to answer as the predictor
 
     def turn(batch: int, share: float) -> Times:
         images = torch.randn(batch, *shape).contiguous(memory_format=torch.channels_last)
@@ -103,7 +105,7 @@ def pair(case: Case) -> Callable[[int, float], Times]:
         macs = float(predictor(images, forced).compute.mean())
 
         bare, rest = (
-            torch.inference_mode()(partial(net.backbone if share else net, rows))
+            torch.inference_mode()(partial(whole.backbone if share else whole, rows))
             for rows in (images, images[~leaves])
         )
         times = one_by_one(bare, partial(predictor, images, forced), rest, calls=calls(images))

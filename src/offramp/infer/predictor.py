@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError, kind_of
 from offramp.inputs import is_text, unknown_ids
+from offramp.nets.inside import NetworkParts
 from offramp.nets.network import ExitNetwork, inside
 from offramp.policy import scoring
 from offramp.policy.policy import Policy, check_carry, check_classes
@@ -342,13 +343,13 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
     if _trains(net, exits):
         raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
     check_backend(backend)
-    own = inside(net)
+    own = inside(net) if backend is not None else inside(net).packed
     trunks = tuple(own.trunk_of[k - 1] for k in exits)
     needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
     segments: dict[tuple[int, int], SegmentCall] = {(t, i): own.segment(i, t) for t, i in sorted(needed)}
     if backend is not None:
         segments = {k: _compiled(own.segment(k[1], k[0]).as_module(), backend) for k in segments}
-    heads = tuple(_head(net, k, t, backend) for k, t in zip(exits, trunks, strict=True))
+    heads = tuple(_head(own, k, t, backend) for k, t in zip(exits, trunks, strict=True))
     return Stages(tuple(exits), trunks, segments, heads)
 
 
@@ -370,9 +371,9 @@ def _trains(net: ExitNetwork, exits: Sequence[int]) -> bool:
     return any(piece.training for piece in pieces) or any(head.training for head in heads)
 
 
-def _head(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> HeadCall:
-    own = _own(net, k, trunk, backend)
-    return lambda tensors, before: inside(net).answer(k, _wide(own(*tensors)), before)
+def _head(parts: NetworkParts, k: int, trunk: int, backend: str | None) -> HeadCall:
+    own = _own(parts, k, trunk, backend)
+    return lambda tensors, before: parts.answer(k, _wide(own(*tensors)), before)
 
 
 def _wide(logits: Tensor) -> Tensor:
@@ -380,13 +381,13 @@ def _wide(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
-def _own(net: ExitNetwork, k: int, trunk: int, backend: str | None) -> Callable[..., Tensor]:
-    if k == net.exits:
+def _own(parts: NetworkParts, k: int, trunk: int, backend: str | None) -> Callable[..., Tensor]:
+    if k == parts.exits:
         if backend is None:
-            return inside(net).head_body(k, trunk)
-        classifier = _compiled(inside(net).trunks[trunk].classifier.as_module(), backend)
+            return parts.head_body(k, trunk)
+        classifier = _compiled(parts.trunks[trunk].classifier.as_module(), backend)
         return lambda *tensors: classifier(*tensors)[0]
-    head = inside(net).heads[k - 1]
+    head = parts.heads[k - 1]
     run: Callable[..., Any] = head
     if backend is not None:
         # torch.compile counts how often a function was compiled and gives up after eight. Heads share
