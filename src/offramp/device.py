@@ -206,6 +206,14 @@ def name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
+def packs_weights() -> bool:
+    """Whether this processor's convolutions may keep their weights packed, by kernels of oneDNN. It was
+    measured on x86 alone."""
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    kernel = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    return x86 and kernel and bool(torch.backends.mkldnn.enabled)
+
+
 def nvidia_uuid(device: torch.device) -> str | None:
     """The UUID of an NVIDIA GPU, whose tools may number devices in another order; None for any other
     device."""

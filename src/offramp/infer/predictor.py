@@ -343,7 +343,7 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
     if _trains(net, exits):
         raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
     check_backend(backend)
-    own = inside(net) if backend is not None else inside(net).packed
+    own = inside(net) if backend is not None else inside(net).for_inference
     trunks = tuple(own.trunk_of[k - 1] for k in exits)
     needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
     segments: dict[tuple[int, int], SegmentCall] = {(t, i): own.segment(i, t) for t, i in sorted(needed)}

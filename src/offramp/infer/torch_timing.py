@@ -134,7 +134,7 @@ def plain_call(
     net: ExitNetwork, images: torch.Tensor, backend: str | None = None
 ) -> Callable[[], object]:
     """The backbone as a whole, without a cut, on `images`; as ready to answer as the stages are."""
-    own = inside(net) if backend is not None else inside(net).packed
+    own = inside(net) if backend is not None else inside(net).for_inference
     module = own.trunks[own.trunk_of[-1]].plain.eval()
     return partial(module if backend is None else torch.compile(module, backend=backend), images)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, assert_never, cast
+from typing import Any, assert_never
 
 from torch import Tensor, nn
 
@@ -20,7 +20,7 @@ from offramp.inputs import Shape, is_square
 from offramp.nets.clock import Clock
 from offramp.nets.cut.partition import Segment, Trunk
 from offramp.nets.heads import Head, HeadSpec, OwnHead, is_channels_last, new_head, through, zeros
-from offramp.nets.packing import packed
+from offramp.nets.inference import for_inference
 from offramp.parts import Carry, Part, Parts
 
 Make = Callable[[], nn.Module]
@@ -97,12 +97,11 @@ class NetworkParts:
         return tuple(exit.spec for exit in self.facts.early)
 
     @cached_property
-    def packed(self) -> NetworkParts:
-        """These parts in eval mode, on the same tensors, as they answer a few images sooner."""
-        twins = [(trunk, packed(trunk.module)) for trunk in self.trunks]
-        trunks = (t if twin is t.module else replace(t, module=twin) for t, twin in twins)
-        heads = tuple(cast(Head, packed(head)) for head in self.heads)
-        return replace(self, trunks=tuple(trunks), heads=heads)
+    def for_inference(self) -> NetworkParts:
+        """These parts in eval mode, on the same tensors, as they answer sooner."""
+        twins = [(trunk, for_inference(trunk.module)) for trunk in self.trunks]
+        trunks = tuple(t if twin is t.module else replace(t, module=twin) for t, twin in twins)
+        return replace(self, trunks=trunks, heads=tuple(for_inference(head) for head in self.heads))
 
     def segment(self, i: int, trunk: int = 0) -> Segment:
         """Segment i (1 … exits): tensors → tensors, the tap first."""

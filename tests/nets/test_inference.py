@@ -1,0 +1,211 @@
+"""Twins that keep weights packed answer alike, see weights that change, and leave the module be."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import mobilenet_v2
+
+from offramp import device
+from offramp.nets import attach, inference
+from offramp.nets.inference import InferenceConv2d, for_inference
+from offramp.nets.network import inside
+
+LAST = torch.channels_last
+
+
+def maps(rows: int, channels: int = 16, size: int = 40) -> Tensor:
+    """Noise [B, C, H, W], in channels_last."""
+    noise = torch.randn(rows, channels, size, size, generator=torch.Generator().manual_seed(rows))
+    return noise.contiguous(memory_format=LAST)
+
+
+@pytest.fixture
+def packs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each packing was for."""
+    rows: list[int] = []
+    original = torch.ops.aten.mkldnn_reorder_conv2d_weight
+
+    def counted(*args: Any) -> Tensor:
+        rows.append(args[-1][0])
+        return original(*args)
+
+    monkeypatch.setattr(torch.ops.aten, "mkldnn_reorder_conv2d_weight", counted)
+    monkeypatch.setattr(inference, "packs_weights", lambda: True)
+    return rows
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 33])
+def test_answers_are_the_same_up_to_rounding(rows: int, packs: list[int]) -> None:
+    module = mobilenet_v2(num_classes=10).eval().to(memory_format=LAST)
+    twin = for_inference(module)
+    with torch.inference_mode():
+        for _ in range(2):
+            expected = module(maps(rows, 3))
+            torch.testing.assert_close(
+                twin(maps(rows, 3)) / expected.abs().max(), expected / expected.abs().max()
+            )
+    convolutions = sum(type(m) is nn.Conv2d for m in module.modules())
+    # once each, for one image or for several; a single small image has no need of some
+    assert set(packs) == {1 if rows == 1 else 8}
+    assert 0 < len(packs) < convolutions if rows == 1 else len(packs) == convolutions
+    assert not any(isinstance(m, InferenceConv2d) for m in module.modules())
+
+
+def test_a_batch_norm_reads_what_it_has_now() -> None:
+    module = nn.Sequential(nn.BatchNorm2d(16)).eval()
+    twin = for_inference(module)
+    before = twin(maps(2))
+    module.train()(maps(2))  # its statistics move
+    assert torch.equal(twin(maps(2)), module.eval()(maps(2)))
+    assert not torch.equal(twin(maps(2)), before)
+
+
+CHANGES: dict[str, Callable[[nn.Module], Any]] = {
+    "in place": lambda m: m[0].weight.detach().mul_(2),
+    "loaded": lambda m: m.load_state_dict(
+        {"0.weight": torch.ones(8, 16, 3, 3), "0.bias": torch.ones(8)}
+    ),
+    "assigned": lambda m: setattr(m[0], "weight", nn.Parameter(torch.ones(8, 16, 3, 3))),
+    "bias": lambda m: m[0].bias.detach().mul_(2),
+    "an optimizer": lambda m: _step(m),
+    "another tensor": lambda m: setattr(m[0].weight, "data", torch.ones(8, 16, 3, 3)),
+    "a hook": lambda m: m[0].register_forward_hook(lambda *args: args[-1] + 1),
+}
+
+
+def _step(module: nn.Module) -> None:
+    module(maps(2)).sum().backward()
+    torch.optim.SGD(module.parameters(), 0.1).step()
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_is_seen(name: str, packs: list[int]) -> None:
+    module = nn.Sequential(nn.Conv2d(16, 8, 3)).eval()
+    twin = for_inference(module)
+    with torch.inference_mode():
+        before = twin(maps(2))
+    CHANGES[name](module)
+    with torch.inference_mode():
+        after = twin(maps(2))
+        torch.testing.assert_close(after, module(maps(2)))
+        assert not torch.equal(after, before)
+    assert len(packs) == (1 if name in ("bias", "a hook") else 2)
+
+
+def test_a_module_in_two_places_is_one_twin() -> None:
+    conv = nn.Conv2d(16, 16, 1)
+    twin: Any = for_inference(nn.Sequential(conv, nn.ReLU(), conv))
+    assert twin[0] is twin[2]
+
+
+class _Other(nn.Conv2d):
+    """A convolution that computes something else."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def _weight_by_a_hook() -> nn.Module:
+    with pytest.warns(FutureWarning):
+        return nn.utils.weight_norm(nn.Conv2d(16, 8, 3))
+
+
+def _scripted() -> Any:
+    with pytest.warns(DeprecationWarning):
+        return torch.jit.script(nn.Sequential(nn.Conv2d(16, 8, 3)))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Conv2d(16, 8, 3, padding_mode="reflect", padding=1),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 8, 3)),
+        lambda: _Other(16, 8, 3),
+        _weight_by_a_hook,
+        _scripted,
+    ],
+)
+def test_others_stay_as_they_are(make: Callable[[], nn.Module]) -> None:
+    module = nn.Sequential(make(), nn.ReLU(), nn.BatchNorm2d(8, track_running_stats=False)).eval()
+    assert for_inference(module) is module
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        maps(2).contiguous(),  # where another layout may be quicker
+        maps(2).double(),
+        maps(1, size=4),  # a small one
+    ],
+)
+def test_where_it_does_not_pay_nothing_is_packed(images: Tensor, packs: list[int]) -> None:
+    module = nn.Sequential(nn.Conv2d(16, 8, 3)).eval().to(images.dtype)
+    with torch.inference_mode():
+        assert torch.equal(for_inference(module)(images), module(images))
+    assert not packs
+
+
+def test_under_autocast_nothing_is_packed(packs: list[int]) -> None:
+    module = nn.Sequential(nn.Conv2d(16, 8, 3)).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert for_inference(module)(maps(2)).dtype == torch.bfloat16
+    assert not packs
+
+
+def test_elsewhere_nothing_is_packed(packs: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "packs_weights", lambda: False)
+    module = nn.Sequential(
+        nn.Conv2d(16, 8, 3), nn.Conv2d(8, 8, 3, padding="same"), nn.BatchNorm2d(8)
+    ).eval()
+    with torch.inference_mode():
+        assert torch.equal(for_inference(module)(maps(2)), module(maps(2)))
+    assert not packs
+
+
+def test_padding_in_words_is_not_packed(packs: list[int]) -> None:
+    module = nn.Sequential(nn.Conv2d(16, 8, 3, padding="same")).eval()
+    with torch.inference_mode():
+        assert torch.equal(for_inference(module)(maps(2)), module(maps(2)))
+    assert not packs
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "AMD64", "aarch64"])
+def test_weights_are_packed_where_it_was_measured(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device.platform, "machine", lambda: machine)
+    assert device.packs_weights() == (machine != "aarch64")
+    monkeypatch.setattr(torch.ops, "mkldnn", object())  # another version of PyTorch
+    assert not device.packs_weights()
+
+
+def test_a_network_trains_on_as_before() -> None:
+    """What answers shares its tensors, and nothing else."""
+    net = attach(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 36 * 36, 10)
+        ),
+        ["0"],
+        (3, 40, 40),
+    ).eval()
+    twin = copy.deepcopy(net)
+    parts = inside(net).for_inference
+    assert parts is inside(net).for_inference
+    with torch.inference_mode():
+        parts.segment(1)(maps(2, 3))
+    for each in (net, twin):
+        each.train()
+        optimizer = torch.optim.SGD(each.parameters(), 0.01)
+        torch.manual_seed(0)
+        for _ in range(2):
+            optimizer.zero_grad()
+            sum(logits.square().mean() for logits in each(maps(4, 3))).backward()
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), twin.parameters(), strict=True))
+    assert {type(m) for m in net.modules()} == {type(m) for m in twin.modules()}
+    net.eval()
+    with torch.inference_mode():
+        (tap,) = inside(net).for_inference.segment(1)(maps(2, 3))
+        torch.testing.assert_close(tap, inside(net).segment(1)(maps(2, 3))[0])
