@@ -747,3 +747,22 @@ def test_any_field_changed_is_a_line_or_a_bundle_that_answers(leaving: Path, scr
             bundle.predict(np.zeros((2, 8, 8, 1), np.float32))
         except BundleError as error:
             assert "\n" not in str(error), case
+
+
+@pytest.mark.parametrize(("version", "spins"), [("1.20.1", "0"), ("1.27.0", "1"), ("2.0", "1")])
+def test_threads_spin_only_where_it_can_be_brief(
+    version: str, spins: str, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnxruntime = runtime.load_onnxruntime()
+    entries: dict[str, str] = {}
+    add = onnxruntime.SessionOptions.add_session_config_entry
+
+    def recorded(options: Any, name: str, value: str) -> None:
+        entries[name] = value
+        add(options, name, value)
+
+    monkeypatch.setattr(onnxruntime, "__version__", version)
+    monkeypatch.setattr(onnxruntime.SessionOptions, "add_session_config_entry", recorded)
+    runtime.session(next(bundle.glob("*.onnx")), threads=2)
+    assert entries["session.intra_op.allow_spinning"] == spins
+    assert entries["session.force_spinning_stop"] == "1"

@@ -61,6 +61,7 @@ AGAIN = "export the bundle again"
 UNANSWERED = "the network answers NaN or infinity"  # its confidence is NaN, and its class means nothing
 BEFORE = "before"  # the input of a graph that adds to the answer of the stage before
 SEPARATOR = "|"  # of the names of several labels
+SPINS_BRIEFLY = (1, 27)  # the version from which on onnxruntime is told how long threads spin
 LARGEST = 16 * 2**20  # bytes of a list or JSON of a bundle
 WHOLE = 2**63 - 1  # the largest whole number that is believed
 # What exporters write, and nothing that takes text, draws at random or goes round without end (Loop).
@@ -886,8 +887,12 @@ def session(
     options.log_severity_level = 4  # what it says has names of the graph as they are, escapes and all
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.add_session_config_entry("session.use_env_allocators", "1")  # the bounded one
-    # Each stage has a pool of its own. Threads of one that spin take the cores from the next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Each stage has a pool of its own. Threads of one that spin take the cores from the next: they may
+    # only for a moment, where this version knows one, and not after the stage.
+    brief = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= SPINS_BRIEFLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if brief else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", "5")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         name = os.fsencode(path).decode("utf-8", "surrogateescape")  # whatever the locale
         return onnxruntime.InferenceSession(name, options, providers=list(providers))
