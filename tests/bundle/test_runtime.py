@@ -763,6 +763,6 @@ def test_threads_spin_only_where_it_can_be_brief(
 
     monkeypatch.setattr(onnxruntime, "__version__", version)
     monkeypatch.setattr(onnxruntime.SessionOptions, "add_session_config_entry", recorded)
-    runtime.session(next(bundle.glob("*.onnx")), threads=2)
+    Bundle(bundle, threads=2)
     assert entries["session.intra_op.allow_spinning"] == spins
     assert entries["session.force_spinning_stop"] == "1"
