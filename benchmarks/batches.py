@@ -71,9 +71,8 @@ def arrived(network: str, batch: int, share: float, turns: list[Times]) -> Resul
     if not share:
         ratios = [bare / policy for bare, policy, *_ in turns]
         name = f"batches: {network}, {batch} at once, nothing leaves, bare / predictor"
-        if "onnx" not in name:
-            parts = median(own / policy for _, policy, own, _ in turns)
-            note += f"; its own parts without a policy take {parts:.2f} of its time"
+        parts = median(own / policy for _, policy, own, _ in turns)
+        note += f"; its own parts without a policy take {parts:.2f} of its time"
         return middle(name, ratios, bar=NOTHING_LOST, better="higher", note=note)
     ratios = [(1 - policy / plain) / (1 - macs) for plain, policy, _, macs in turns]
     name = f"batches: {network}, {batch} at once, {share:.0%} leave, time saved / MACs saved"
@@ -142,7 +141,7 @@ def bundle_pair(case: Case) -> Callable[[int, float], Times]:
         policy: Any = BundleSubject(every, None, shares).with_shares(images)
         macs = float(policy.run(images).compute.mean())
         bare = partial(whole.run, [images]) if share else partial(every.all_exits, images)
-        rest = partial(whole.run, [images[: round(batch * (1 - share))]])
+        rest = partial(whole.run, [images[: round(batch * (1 - share))]]) if share else bare
         return *one_by_one(bare, partial(policy.run, images), rest, calls=calls(images)), macs
 
     return turn

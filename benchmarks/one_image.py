@@ -57,12 +57,8 @@ def pair(backbone: str, pixels: int) -> Callable[[int], tuple[float, ...]]:
     predictor = Predictor(net, Policy("confidence", exits, (*(NEVER,) * (net.exits - 1), None)))
     image = torch.randn(1, *shape).contiguous(memory_format=torch.channels_last)
     parts = ExitNetwork(inside(net).for_inference)
-    ways = [
-        *map(
-            torch.inference_mode(),
-            (partial(net, image), partial(predictor, image), partial(parts, image)),
-        )
-    ]
+    called, whole = (torch.inference_mode()(partial(each, image)) for each in (net, parts))
+    ways = called, partial(predictor, image), whole
     for way in WARM_UP * ways:
         way()
     assert int(predictor(image).exits) == net.exits

@@ -343,7 +343,7 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
     if _trains(net, exits):
         raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
     check_backend(backend)
-    own = inside(net) if backend is not None else inside(net).for_inference
+    own = running(net, backend)
     trunks = tuple(own.trunk_of[k - 1] for k in exits)
     needed = {(t, i) for k, t in zip(exits, trunks, strict=True) for i in range(1, k + 1)}
     segments: dict[tuple[int, int], SegmentCall] = {(t, i): own.segment(i, t) for t, i in sorted(needed)}
@@ -351,6 +351,11 @@ def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -
         segments = {k: _compiled(own.segment(k[1], k[0]).as_module(), backend) for k in segments}
     heads = tuple(_head(own, k, t, backend) for k, t in zip(exits, trunks, strict=True))
     return Stages(tuple(exits), trunks, segments, heads)
+
+
+def running(net: ExitNetwork, backend: str | None) -> NetworkParts:
+    """The parts of `net` that answer: those that answer sooner, but where torch.compile takes them."""
+    return inside(net).for_inference if backend is None else inside(net)
 
 
 def check_backend(backend: str | None) -> None:

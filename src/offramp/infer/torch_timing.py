@@ -16,7 +16,7 @@ import torch
 from offramp import device as devices
 from offramp import inputs
 from offramp.engine.settings import laid_out
-from offramp.infer.predictor import Predictor, stages
+from offramp.infer.predictor import Predictor, running, stages
 from offramp.infer.timing import (
     PLAIN,
     POLICY,
@@ -134,7 +134,7 @@ def plain_call(
     net: ExitNetwork, images: torch.Tensor, backend: str | None = None
 ) -> Callable[[], object]:
     """The backbone as a whole, without a cut, on `images`; as ready to answer as the stages are."""
-    own = inside(net) if backend is not None else inside(net).for_inference
+    own = running(net, backend)
     module = own.trunks[own.trunk_of[-1]].plain.eval()
     return partial(module if backend is None else torch.compile(module, backend=backend), images)
 

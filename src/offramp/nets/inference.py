@@ -72,11 +72,14 @@ class InferenceBatchNorm2d(nn.BatchNorm2d):
 
 
 def for_inference(module: M) -> M:
-    """A twin of a module, in eval mode and for answers alone, on the same tensors.
+    """A twin of a module that answers sooner, in eval mode and on the same tensors.
 
-    It sees weights that change: packed ones are packed anew, unless they changed through `weight.data`.
-    A part that computes in a way of its own is in it as it is. Weights are packed on x86, where that was
-    measured; there they are in memory twice.
+    Args:
+        module: Stays as it is. A part that computes in a way of its own is in the twin as it is.
+
+    Returns:
+        The twin; the module itself where nothing in it has one. It sees weights that change, unless they
+        change through `weight.data`. Where weights are packed, they are in memory twice.
     """
     twin: M = _twin(module, {})
     return twin
