@@ -115,7 +115,7 @@ def _weight_by_a_hook() -> nn.Module:
 
 
 def _scripted() -> Any:
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns((DeprecationWarning, FutureWarning)):
         return torch.jit.script(nn.Sequential(nn.Conv2d(16, 8, 3)))
 
 
