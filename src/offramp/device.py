@@ -214,6 +214,12 @@ def packs_weights() -> bool:
     return x86 and kernel and bool(torch.backends.mkldnn.enabled)
 
 
+def multiplies_quickly() -> bool:
+    """Whether PyTorch's products of small matrices are quick here: they are MKL's, which is for
+    processors of Intel."""
+    return "Intel" in name(torch.device("cpu"))
+
+
 def nvidia_uuid(device: torch.device) -> str | None:
     """The UUID of an NVIDIA GPU, whose tools may number devices in another order; None for any other
     device."""

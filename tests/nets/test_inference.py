@@ -11,7 +11,7 @@ from torchvision.models import mobilenet_v2
 
 from offramp import device
 from offramp.nets import attach, inference
-from offramp.nets.inference import InferenceConv2d, for_inference
+from offramp.nets.inference import InferenceConv2d, InferenceLinear, for_inference
 from offramp.nets.network import inside
 
 LAST = torch.channels_last
@@ -27,19 +27,35 @@ def maps(rows: int, channels: int = 16, size: int = 40) -> Tensor:
 def packs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each packing was for."""
     rows: list[int] = []
-    original = torch.ops.aten.mkldnn_reorder_conv2d_weight
+    convolution = torch.ops.aten.mkldnn_reorder_conv2d_weight
+    linear = torch.ops.mkldnn._reorder_linear_weight
 
     def counted(*args: Any) -> Tensor:
         rows.append(args[-1][0])
-        return original(*args)
+        return convolution(*args)
+
+    def counted_linear(weight: Tensor, number: int) -> Tensor:
+        rows.append(number)
+        return linear(weight, number)
 
     monkeypatch.setattr(torch.ops.aten, "mkldnn_reorder_conv2d_weight", counted)
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", counted_linear)
     monkeypatch.setattr(inference, "packs_weights", lambda: True)
     return rows
 
 
+@pytest.fixture
+def slow_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that is not Intel's."""
+    monkeypatch.setattr(inference, "multiplies_quickly", lambda: False)
+
+
+@pytest.mark.parametrize("quickly", [True, False])
 @pytest.mark.parametrize("rows", [1, 2, 3, 8, 33])
-def test_answers_are_the_same_up_to_rounding(rows: int, packs: list[int]) -> None:
+def test_answers_are_the_same_up_to_rounding(
+    rows: int, quickly: bool, packs: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "multiplies_quickly", lambda: quickly)
     module = mobilenet_v2(num_classes=10).eval().to(memory_format=LAST)
     twin = for_inference(module)
     with torch.inference_mode():
@@ -96,6 +112,75 @@ def test_a_change_is_seen(name: str, packs: list[int]) -> None:
     assert len(packs) == (1 if name in ("bias", "a hook") else 2)
 
 
+@pytest.mark.parametrize("shape", [(16, 256), (2, 8, 256), (2, 2, 8, 256)])
+@pytest.mark.parametrize("strided", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.usefixtures("slow_matrices")
+def test_a_linear_layer_answers_the_same_up_to_rounding(
+    shape: tuple[int, ...], strided: bool, bias: bool, packs: list[int]
+) -> None:
+    module = nn.Sequential(nn.Linear(256, 300, bias=bias)).eval()
+    twin: Any = for_inference(module)
+    rows = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    rows = rows.transpose(0, -2).contiguous().transpose(0, -2) if strided else rows
+    with torch.inference_mode():
+        for _ in range(2):
+            torch.testing.assert_close(twin(rows), module(rows))
+    assert packs == [8]
+    assert type(twin[0]) is InferenceLinear
+
+
+LINEAR_CHANGES: dict[str, Callable[[nn.Linear], Any]] = {
+    "in place": lambda layer: layer.weight.detach().mul_(2),
+    "loaded": lambda layer: layer.load_state_dict({"weight": torch.ones(300, 256)}, strict=False),
+    "assigned": lambda layer: setattr(layer, "weight", nn.Parameter(torch.ones(300, 256))),
+    "bias": lambda layer: layer.bias.detach().mul_(2),
+    "a hook": lambda layer: layer.register_forward_hook(lambda *args: args[-1] + 1),
+}
+
+
+@pytest.mark.parametrize("name", LINEAR_CHANGES)
+@pytest.mark.usefixtures("slow_matrices")
+def test_a_change_of_a_linear_layer_is_seen(name: str, packs: list[int]) -> None:
+    layer = nn.Linear(256, 300)
+    module = nn.Sequential(layer).eval()
+    twin = for_inference(module)
+    rows = torch.randn(16, 256, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        before = twin(rows)
+    LINEAR_CHANGES[name](layer)
+    with torch.inference_mode():
+        torch.testing.assert_close(twin(rows), module(rows))
+        assert not torch.equal(twin(rows), before)
+    assert len(packs) == (1 if name in ("bias", "a hook") else 2)
+
+
+@pytest.mark.parametrize("rows", [torch.randn(2, 256), torch.randn(16, 256, dtype=torch.float64)])
+@pytest.mark.usefixtures("slow_matrices")
+def test_a_linear_layer_stays_unpacked_where_that_does_not_pay(rows: Tensor, packs: list[int]) -> None:
+    module = nn.Sequential(nn.Linear(256, 300)).eval().to(rows.dtype)
+    with torch.inference_mode():
+        assert torch.equal(for_inference(module)(rows), module(rows))
+    assert not packs
+
+
+@pytest.mark.usefixtures("slow_matrices")
+def test_a_linear_layer_under_autocast_is_not_packed(packs: list[int]) -> None:
+    module = nn.Sequential(nn.Linear(256, 300)).eval()
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert for_inference(module)(torch.randn(16, 256)).dtype == torch.bfloat16
+    assert not packs
+
+
+@pytest.mark.parametrize("why", ["quick", "inference mode", "not measured"])
+def test_a_linear_layer_has_no_twin(why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "multiplies_quickly", lambda: why == "quick")
+    monkeypatch.setattr(inference, "packs_weights", lambda: why != "not measured")
+    with torch.inference_mode(why == "inference mode"):
+        module = nn.Sequential(nn.Linear(256, 300), nn.Flatten(1))
+    assert for_inference(module) is module
+
+
 def test_a_module_in_two_places_is_one_twin() -> None:
     conv = nn.Conv2d(16, 16, 1)
     twin: Any = for_inference(nn.Sequential(conv, nn.ReLU(), conv))
@@ -124,11 +209,14 @@ def _scripted() -> Any:
     [
         lambda: nn.Conv2d(16, 8, 3, padding_mode="reflect", padding=1),
         lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 8, 3)),
+        lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 8)),
+        lambda: nn.MultiheadAttention(16, 2).out_proj,  # a subclass
         lambda: _Other(16, 8, 3),
         _weight_by_a_hook,
         _scripted,
     ],
 )
+@pytest.mark.usefixtures("slow_matrices")
 def test_others_stay_as_they_are(make: Callable[[], nn.Module]) -> None:
     module = nn.Sequential(make(), nn.ReLU(), nn.BatchNorm2d(8, track_running_stats=False)).eval()
     assert for_inference(module) is module
@@ -147,6 +235,47 @@ def test_where_it_does_not_pay_nothing_is_packed(images: Tensor, packs: list[int
     with torch.inference_mode():
         assert torch.equal(for_inference(module)(images), module(images))
     assert not packs
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "size", "stride", "packed"),
+    [
+        (512, 3, 2, 1, [False, True]),  # many weights
+        (64, 3, 16, 1, [False, True]),  # much work
+        (64, 3, 16, 4, [False, False]),
+        (64, 1, 16, 1, [False, False]),
+        (16, 1, 40, 1, [True, True]),  # PyTorch multiplies no matrices here
+    ],
+)
+def test_where_matrices_are_slow_a_small_image_reads_packed_weights(
+    channels: int,
+    kernel: int,
+    size: int,
+    stride: int,
+    packed: list[bool],
+    packs: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """packed: where matrices are multiplied quickly, and elsewhere."""
+    module = nn.Sequential(nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2)).eval()
+    images = maps(1, channels, size)
+    for quickly, expected in zip((True, False), packed, strict=True):
+        packs.clear()
+        monkeypatch.setattr(inference, "multiplies_quickly", lambda quickly=quickly: quickly)
+        with torch.inference_mode():
+            torch.testing.assert_close(for_inference(module)(images), module(images))
+        assert bool(packs) == expected
+
+
+@pytest.mark.parametrize(
+    ("model", "quickly"),
+    [("Intel(R) Xeon(R) Processor", True), ("AMD EPYC", False), ("AMD64 Family 25", False)],
+)
+def test_matrices_are_quick_on_processors_of_intel(
+    model: str, quickly: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device, "name", lambda _: model)
+    assert device.multiplies_quickly() == quickly
 
 
 def test_under_autocast_nothing_is_packed(packs: list[int]) -> None:
