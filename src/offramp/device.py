@@ -207,11 +207,12 @@ def name(device: torch.device) -> str:
 
 
 def packs_weights() -> bool:
-    """Whether this processor's convolutions may keep their weights packed, by kernels of oneDNN. It was
+    """Whether layers on this processor may keep their weights packed, by kernels of oneDNN. It was
     measured on x86 alone."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    kernel = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    return x86 and kernel and bool(torch.backends.mkldnn.enabled)
+    needed = ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
+    kernels = all(hasattr(torch.ops.mkldnn, name) for name in needed)
+    return x86 and kernels and bool(torch.backends.mkldnn.enabled)
 
 
 def multiplies_quickly() -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 # - `Tensor._version`: whether an operation has written on a tensor.
 # - `torch.utils._python_dispatch.TorchDispatchMode`, `_should_skip_dynamo`: to count the MACs.
 # - `_scaled_dot_product_flash_attention_for_cpu`: the same of that operation, in versions that have it.
-# - `mkldnn::_convolution_pointwise`: a convolution on packed weights, where this version has it.
+# - `mkldnn::_convolution_pointwise`, `_linear_pointwise`, `_reorder_linear_weight`: layers on packed
+#   weights, where this version has them.
 # - `_orig_mod`, `_flat_weights`, `_flat_weight_refs`: names of attributes to refuse or to leave out.
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.backbones.lookup import NetSpec
