@@ -27,6 +27,11 @@ _MENDABLE = {  # by the user: a place that is not theirs, or none, or a disk or 
     *(errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT),
     *(errno.EHOSTDOWN, errno.EHOSTUNREACH),
 }
+_REMEDIES = {  # where a right would not help
+    errno.EISDIR: "name a file",
+    errno.EEXIST: "choose another place",
+    errno.ENOTDIR: "choose another place",
+}
 DEVICES = Path("/dev")
 FEW = 100  # files that a disk takes; what could not be written whole is gone again by then
 # The most bytes that are read of a file that somebody else may have written, by its kind.
@@ -94,9 +99,8 @@ def writing(path: Path) -> Iterator[None]:
                 "free space and run the same command again"
             ) from error
         if error.errno in _MENDABLE:
-            raise Unwritable(
-                f"cannot write {path} ({error.strerror}); allow it or choose another folder"
-            ) from error
+            remedy = _REMEDIES.get(error.errno or 0, "allow it or choose another folder")
+            raise Unwritable(f"cannot write {path} ({error.strerror}); {remedy}") from error
         raise
 
 

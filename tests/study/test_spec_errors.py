@@ -92,6 +92,7 @@ NO_STUDY = [
     "- joint\n",
     "backbone: x\ndata: y\n",
     "strategies: [{as: x}]\nbackbone: x\ndata: y\n",
+    "strategies: [{joint: {epochs: 1}}]\nbackbone: x\ndata: y\n",
     "strategies: joint\nbackbone: x\ndata: y\n",
     "strategies: []\nbackbone: x\ndata: y\n",
     "strategies: [3]\nbackbone: x\ndata: y\n",
