@@ -181,6 +181,20 @@ def test_a_linear_layer_has_no_twin(why: str, monkeypatch: pytest.MonkeyPatch) -
     assert for_inference(module) is module
 
 
+@pytest.mark.usefixtures("slow_matrices")
+def test_a_copy_of_a_twin_has_weights_of_its_own(packs: list[int]) -> None:
+    module = nn.Sequential(nn.Conv2d(16, 8, 3), nn.Flatten(1), nn.Linear(8 * 38 * 38, 99)).eval()
+    twin = for_inference(module)
+    with torch.inference_mode():
+        answers = twin(maps(2))
+    other = copy.deepcopy(twin)
+    module[0].weight.detach().mul_(2)
+    with torch.inference_mode():
+        assert torch.equal(other(maps(2)), answers)
+        assert not torch.equal(twin(maps(2)), answers)
+    assert packs == [8, 8, 8, 8, 8]  # two layers, their copies, and the one that changed
+
+
 def test_a_module_in_two_places_is_one_twin() -> None:
     conv = nn.Conv2d(16, 16, 1)
     twin: Any = for_inference(nn.Sequential(conv, nn.ReLU(), conv))

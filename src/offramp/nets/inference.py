@@ -23,9 +23,28 @@ GEMM = 20480  # numbers of a single image up to which PyTorch multiplies matrice
 # quicker for such an image too; and from so many multiplications on for a linear layer.
 WORK, WEIGHTS, LINEAR_WORK = 1_200_000, 131_072, 600_000
 
-# by the kind of input: the pack, the state of the weights that were packed, and these weights, so that
-# no others get their address
-Packs = dict[bool, tuple[Tensor, tuple[int, int], Tensor]]
+
+@final
+class Packs:
+    """Weights as oneDNN's kernels read them. They cannot be copied, so a copy of a twin packs anew."""
+
+    def __init__(self) -> None:
+        # by the kind of input: the pack, the state of the weights that were packed, and these weights,
+        # so that no others get their address
+        self._packs: dict[bool, tuple[Tensor, tuple[int, int], Tensor]] = {}
+
+    def __reduce__(self) -> tuple[type[Packs], tuple[()]]:
+        return Packs, ()
+
+    def read(self, kind: bool, weight: Tensor, pack: Callable[[Tensor], Tensor]) -> Tensor:
+        """The pack of weights as they are now."""
+        state = weight.data_ptr(), weight._version
+        packed, packed_from, _ = self._packs.get(kind, (weight, None, weight))
+        if packed_from != state:  # never seen, or the weights have changed
+            values = weight.detach()
+            packed = pack(values)
+            self._packs[kind] = packed, state, values
+        return packed
 
 
 @final
@@ -50,9 +69,7 @@ class InferenceConv2d(nn.Conv2d):
         where = self.padding, self.stride, self.dilation, self.groups
         shape = [1 if alone else 8, *input.shape[1:]]
         reorder = torch.ops.aten.mkldnn_reorder_conv2d_weight
-        pack = _packed(
-            self.packs, alone, weight, lambda values: reorder(values.to_mkldnn(), *where, shape)
-        )
+        pack = self.packs.read(alone, weight, lambda values: reorder(values.to_mkldnn(), *where, shape))
         run = torch.ops.mkldnn._convolution_pointwise
         return run(input, pack, bias, *where, "none", [], "")  # type: ignore[no-any-return]
 
@@ -70,21 +87,10 @@ class InferenceLinear(nn.Linear):
         if input.numel() < self.packed_numel or not _float32(input, weight):
             return nn.functional.linear(input, weight, bias)
         reorder = torch.ops.mkldnn._reorder_linear_weight
-        pack = _packed(self.packs, False, weight, lambda values: reorder(values, 8))
+        pack = self.packs.read(False, weight, lambda values: reorder(values, 8))
         return torch.ops.mkldnn._linear_pointwise(  # type: ignore[no-any-return]
             input, pack, bias, "none", [], ""
         )
-
-
-def _packed(packs: Packs, kind: bool, weight: Tensor, pack: Callable[[Tensor], Tensor]) -> Tensor:
-    """The pack of weights as they are now."""
-    state = weight.data_ptr(), weight._version
-    packed, packed_from, _ = packs.get(kind, (weight, None, weight))
-    if packed_from != state:  # never seen, or the weights have changed
-        values = weight.detach()
-        packed = pack(values)
-        packs[kind] = packed, state, values
-    return packed
 
 
 def _fits(images: Tensor, weight: Tensor) -> bool:
@@ -137,7 +143,7 @@ def _twin(module: Any, twins: dict[nn.Module, Any]) -> Any:
             facts: dict[str, object] = {
                 "packable": _packable(module),
                 "unpacked_numel": _unpacked_numel(module),
-                "packs": {},
+                "packs": Packs(),
             }
             twins[module] = _with(module, InferenceConv2d, facts)
         elif (
@@ -147,7 +153,7 @@ def _twin(module: Any, twins: dict[nn.Module, Any]) -> Any:
             and not multiplies_quickly()
         ):
             numel = LINEAR_WORK // module.out_features
-            twins[module] = _with(module, InferenceLinear, {"packed_numel": numel, "packs": {}})
+            twins[module] = _with(module, InferenceLinear, {"packed_numel": numel, "packs": Packs()})
         elif type(module) is nn.BatchNorm2d and module.running_mean is not None:
             twins[module] = _with(module, InferenceBatchNorm2d, {})
         elif not isinstance(module, torch.jit.ScriptModule):
