@@ -57,7 +57,7 @@ def gather_options(value: Any, keys: set[str]) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise fail(f"must be a name or a mapping with a name, got {literal(value)}")
     rest = {str(k): v for k, v in value.items() if k not in keys}
-    if "name" not in value:
+    if "name" in keys and "name" not in value:
         inner = next((k for k, v in rest.items() if isinstance(v, Mapping)), None)
         raise fail(f"has no name; write 'name: {inner}'" if inner else "has no name; add it")
     for name, option in rest.items():
