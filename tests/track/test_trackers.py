@@ -519,6 +519,21 @@ class Library:
         self.runs[-1]["done"] = True
 
 
+def test_a_tracker_that_fails_is_told_once_the_others_have_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Keyless:
+        def init(self, **_: Any) -> None:
+            raise RuntimeError("no key")
+
+    monkeypatch.setitem(sys.modules, "trackio", Keyless())  # type: ignore[arg-type]
+    monkeypatch.chdir(tmp_path)
+    tracking = track_store("runs", to=["trackio:mine", "tensorboard:board"])
+    refuses("no key", tracking.run)
+    assert {path.name for path in Path("board").iterdir()} == set(expected(store))
+    assert sent(store, "tensorboard:board")[2] == 0  # nothing was left for another time
+
+
 def test_trackio_is_used_as_it_documents(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,14 +58,22 @@ class Tracking:
         return 0
 
     def _send(self, as_json: bool) -> bool:
-        """Send what is new. Returns whether nothing more comes."""
+        """Send what is new. Returns whether nothing more comes.
+
+        Raises OfframpError for the first tracker that fails, once the others have it.
+        """
         from offramp.store.searches import proposals
         from offramp.track.send import send
 
         progress, over = self._reader.look()
         tried = list(proposals(self._reader)) if _has_optuna() else []
+        failures = []
         for name, tracker in self.trackers.items():
-            trials, searched = send(progress, tracker), send(tried, tracker)
+            try:
+                trials, searched = send(progress, tracker), send(tried, tracker)
+            except OfframpError as error:
+                failures.append(error)
+                continue
             both = trials + searched
             if as_json:
                 counts = {"trials": trials.trials, "proposals": searched.trials}
@@ -74,6 +82,8 @@ class Tracking:
             elif both.points or not self.follow:
                 click.echo(f"{name}: {_words(both, trials, searched)}", err=True)
             sys.stdout.flush()
+        if failures:
+            raise failures[0]
         return over
 
 
