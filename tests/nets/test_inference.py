@@ -213,6 +213,11 @@ def _weight_by_a_hook() -> nn.Module:
         return nn.utils.weight_norm(nn.Conv2d(16, 8, 3))
 
 
+def _empty() -> nn.Module:
+    with pytest.warns(UserWarning):
+        return nn.Linear(16, 0)
+
+
 def _scripted() -> Any:
     with pytest.warns((DeprecationWarning, FutureWarning)):
         return torch.jit.script(nn.Sequential(nn.Conv2d(16, 8, 3)))
@@ -225,6 +230,7 @@ def _scripted() -> Any:
         lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(16, 8, 3)),
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(16, 8)),
         lambda: nn.MultiheadAttention(16, 2).out_proj,  # a subclass
+        _empty,
         lambda: _Other(16, 8, 3),
         _weight_by_a_hook,
         _scripted,

@@ -172,9 +172,10 @@ def _with(module: nn.Module, kind: type[nn.Module], facts: dict[str, object]) ->
 
 
 def _plain(layer: nn.Conv2d | nn.Linear) -> bool:
-    """Whether no hook computes its weight, and it pads with zeros."""
+    """Whether it has weights that no hook computes, and pads with zeros."""
+    weight = layer._parameters.get("weight")
     padding = getattr(layer, "padding_mode", "zeros")
-    return layer._parameters.get("weight") is not None and padding == "zeros"
+    return weight is not None and weight.numel() > 0 and padding == "zeros"
 
 
 def _packable(layer: nn.Conv2d | nn.Linear) -> bool:
