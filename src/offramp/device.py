@@ -210,9 +210,9 @@ def packs_weights() -> bool:
     """Whether layers on this processor may keep their weights packed, by kernels of oneDNN. It was
     measured on x86 alone."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    needed = ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
-    kernels = all(hasattr(torch.ops.mkldnn, name) for name in needed)
-    return x86 and kernels and bool(torch.backends.mkldnn.enabled)
+    kernels = ("_convolution_pointwise", "_linear_pointwise", "_reorder_linear_weight")
+    available = all(hasattr(torch.ops.mkldnn, kernel) for kernel in kernels)
+    return x86 and available and bool(torch.backends.mkldnn.enabled)
 
 
 def multiplies_quickly() -> bool:

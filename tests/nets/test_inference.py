@@ -80,34 +80,41 @@ def test_a_batch_norm_reads_what_it_has_now() -> None:
     assert not torch.equal(twin(maps(2)), before)
 
 
-CHANGES: dict[str, Callable[[nn.Module], Any]] = {
-    "in place": lambda m: m[0].weight.detach().mul_(2),
-    "loaded": lambda m: m.load_state_dict(
-        {"0.weight": torch.ones(8, 16, 3, 3), "0.bias": torch.ones(8)}
+LAYERS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "convolution": (lambda: nn.Conv2d(16, 8, 3), maps(2)),
+    "linear": (lambda: nn.Linear(256, 300), torch.randn(16, 256, generator=torch.Generator())),
+}
+CHANGES: dict[str, Callable[[Any, Tensor], Any]] = {
+    "in place": lambda layer, _: layer.weight.detach().mul_(2),
+    "loaded": lambda layer, _: layer.load_state_dict(
+        {name: torch.ones_like(value) for name, value in layer.state_dict().items()}
     ),
-    "assigned": lambda m: setattr(m[0], "weight", nn.Parameter(torch.ones(8, 16, 3, 3))),
-    "bias": lambda m: m[0].bias.detach().mul_(2),
-    "an optimizer": lambda m: _step(m),
-    "another tensor": lambda m: setattr(m[0].weight, "data", torch.ones(8, 16, 3, 3)),
-    "a hook": lambda m: m[0].register_forward_hook(lambda *args: args[-1] + 1),
+    "assigned": lambda layer, _: setattr(layer, "weight", nn.Parameter(torch.ones_like(layer.weight))),
+    "bias": lambda layer, _: layer.bias.detach().mul_(2),
+    "an optimizer": lambda layer, input: _step(layer, input),
+    "another tensor": lambda layer, _: setattr(layer.weight, "data", torch.ones_like(layer.weight)),
+    "a hook": lambda layer, _: layer.register_forward_hook(lambda *args: args[-1] + 1),
 }
 
 
-def _step(module: nn.Module) -> None:
-    module(maps(2)).sum().backward()
-    torch.optim.SGD(module.parameters(), 0.1).step()
+def _step(layer: nn.Module, input: Tensor) -> None:
+    layer(input).sum().backward()
+    torch.optim.SGD(layer.parameters(), 0.1).step()
 
 
+@pytest.mark.parametrize("kind", LAYERS)
 @pytest.mark.parametrize("name", CHANGES)
-def test_a_change_is_seen(name: str, packs: list[int]) -> None:
-    module = nn.Sequential(nn.Conv2d(16, 8, 3)).eval()
+@pytest.mark.usefixtures("slow_matrices")
+def test_a_change_is_seen(kind: str, name: str, packs: list[int]) -> None:
+    make, input = LAYERS[kind]
+    module = nn.Sequential(make()).eval()
     twin = for_inference(module)
     with torch.inference_mode():
-        before = twin(maps(2))
-    CHANGES[name](module)
+        before = twin(input)
+    CHANGES[name](module[0], input)
     with torch.inference_mode():
-        after = twin(maps(2))
-        torch.testing.assert_close(after, module(maps(2)))
+        after = twin(input)
+        torch.testing.assert_close(after, module(input))
         assert not torch.equal(after, before)
     assert len(packs) == (1 if name in ("bias", "a hook") else 2)
 
@@ -128,48 +135,6 @@ def test_a_linear_layer_answers_the_same_up_to_rounding(
             torch.testing.assert_close(twin(rows), module(rows))
     assert packs == [8]
     assert type(twin[0]) is InferenceLinear
-
-
-LINEAR_CHANGES: dict[str, Callable[[nn.Linear], Any]] = {
-    "in place": lambda layer: layer.weight.detach().mul_(2),
-    "loaded": lambda layer: layer.load_state_dict({"weight": torch.ones(300, 256)}, strict=False),
-    "assigned": lambda layer: setattr(layer, "weight", nn.Parameter(torch.ones(300, 256))),
-    "bias": lambda layer: layer.bias.detach().mul_(2),
-    "a hook": lambda layer: layer.register_forward_hook(lambda *args: args[-1] + 1),
-}
-
-
-@pytest.mark.parametrize("name", LINEAR_CHANGES)
-@pytest.mark.usefixtures("slow_matrices")
-def test_a_change_of_a_linear_layer_is_seen(name: str, packs: list[int]) -> None:
-    layer = nn.Linear(256, 300)
-    module = nn.Sequential(layer).eval()
-    twin = for_inference(module)
-    rows = torch.randn(16, 256, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        before = twin(rows)
-    LINEAR_CHANGES[name](layer)
-    with torch.inference_mode():
-        torch.testing.assert_close(twin(rows), module(rows))
-        assert not torch.equal(twin(rows), before)
-    assert len(packs) == (1 if name in ("bias", "a hook") else 2)
-
-
-@pytest.mark.parametrize("rows", [torch.randn(2, 256), torch.randn(16, 256, dtype=torch.float64)])
-@pytest.mark.usefixtures("slow_matrices")
-def test_a_linear_layer_stays_unpacked_where_that_does_not_pay(rows: Tensor, packs: list[int]) -> None:
-    module = nn.Sequential(nn.Linear(256, 300)).eval().to(rows.dtype)
-    with torch.inference_mode():
-        assert torch.equal(for_inference(module)(rows), module(rows))
-    assert not packs
-
-
-@pytest.mark.usefixtures("slow_matrices")
-def test_a_linear_layer_under_autocast_is_not_packed(packs: list[int]) -> None:
-    module = nn.Sequential(nn.Linear(256, 300)).eval()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert for_inference(module)(torch.randn(16, 256)).dtype == torch.bfloat16
-    assert not packs
 
 
 @pytest.mark.parametrize("why", ["quick", "inference mode", "not measured"])
@@ -243,17 +208,20 @@ def test_others_stay_as_they_are(make: Callable[[], nn.Module]) -> None:
 
 
 @pytest.mark.parametrize(
-    "images",
+    ("kind", "input"),
     [
-        maps(2).contiguous(),  # where another layout may be quicker
-        maps(2).double(),
-        maps(1, size=4),  # a small one
+        ("convolution", maps(2).contiguous()),  # where another layout may be quicker
+        ("convolution", maps(2).double()),
+        ("convolution", maps(1, size=4)),  # a small one
+        ("linear", torch.randn(2, 256)),
+        ("linear", torch.randn(16, 256).double()),
     ],
 )
-def test_where_it_does_not_pay_nothing_is_packed(images: Tensor, packs: list[int]) -> None:
-    module = nn.Sequential(nn.Conv2d(16, 8, 3)).eval().to(images.dtype)
+@pytest.mark.usefixtures("slow_matrices")
+def test_where_it_does_not_pay_nothing_is_packed(kind: str, input: Tensor, packs: list[int]) -> None:
+    module = nn.Sequential(LAYERS[kind][0]()).eval().to(input.dtype)
     with torch.inference_mode():
-        assert torch.equal(for_inference(module)(images), module(images))
+        assert torch.equal(for_inference(module)(input), module(input))
     assert not packs
 
 
@@ -298,10 +266,13 @@ def test_matrices_are_quick_on_processors_of_intel(
     assert device.multiplies_quickly() == quickly
 
 
-def test_under_autocast_nothing_is_packed(packs: list[int]) -> None:
-    module = nn.Sequential(nn.Conv2d(16, 8, 3)).eval()
+@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.usefixtures("slow_matrices")
+def test_under_autocast_nothing_is_packed(kind: str, packs: list[int]) -> None:
+    make, input = LAYERS[kind]
+    module = nn.Sequential(make()).eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        assert for_inference(module)(maps(2)).dtype == torch.bfloat16
+        assert for_inference(module)(input).dtype == torch.bfloat16
     assert not packs
 
 

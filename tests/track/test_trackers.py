@@ -475,14 +475,9 @@ def test_tensorboard_says_once_why_a_trial_failed(store: Store, tmp_path: Path) 
         assert len(events.Tensors("failed/text_summary")) == 1
 
 
-def test_what_a_library_refuses_is_said_in_a_line(
-    store: Store,
-    tmp_path: Path,
-    database: str,
-    monkeypatch: pytest.MonkeyPatch,
-    snapshot: SnapshotAssertion,
-) -> None:
-    """W&B without a key, a server of MLflow that went away: they were called faults of offramp."""
+@pytest.fixture
+def keyless(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder, and a library that lacks the user's key."""
 
     class Keyless:
         def init(self, **_: Any) -> None:
@@ -490,6 +485,13 @@ def test_what_a_library_refuses_is_said_in_a_line(
 
     monkeypatch.setitem(sys.modules, "trackio", Keyless())  # type: ignore[arg-type]
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("keyless")
+def test_what_a_library_refuses_is_said_in_a_line(
+    store: Store, database: str, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
+) -> None:
+    """W&B without a key, a server of MLflow that went away: they were called faults of offramp."""
     assert refusal(sent, store, "trackio:mine") == snapshot
     exceptions = pytest.importorskip("mlflow.exceptions")
     mine = tracker(f"mlflow:{database}")
@@ -519,15 +521,8 @@ class Library:
         self.runs[-1]["done"] = True
 
 
-def test_a_tracker_that_fails_is_told_once_the_others_have_it(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Keyless:
-        def init(self, **_: Any) -> None:
-            raise RuntimeError("no key")
-
-    monkeypatch.setitem(sys.modules, "trackio", Keyless())  # type: ignore[arg-type]
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("keyless")
+def test_a_tracker_that_fails_is_told_once_the_others_have_it(store: Store) -> None:
     tracking = track_store("runs", to=["trackio:mine", "tensorboard:board"])
     refuses("no key", tracking.run)
     assert {path.name for path in Path("board").iterdir()} == set(expected(store))

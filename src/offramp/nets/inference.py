@@ -29,21 +29,21 @@ class Packs:
     """Weights as oneDNN's kernels read them. They cannot be copied, so a copy of a twin packs anew."""
 
     def __init__(self) -> None:
-        # by the kind of input: the pack, the state of the weights that were packed, and these weights,
-        # so that no others get their address
+        # by whether for a single image: the pack, the state of the weights that were packed, and these
+        # weights, so that no others get their address
         self._packs: dict[bool, tuple[Tensor, tuple[int, int], Tensor]] = {}
 
     def __reduce__(self) -> tuple[type[Packs], tuple[()]]:
         return Packs, ()
 
-    def read(self, kind: bool, weight: Tensor, pack: Callable[[Tensor], Tensor]) -> Tensor:
-        """The pack of weights as they are now."""
+    def read(self, alone: bool, weight: Tensor, pack: Callable[[Tensor], Tensor]) -> Tensor:
+        """The pack of weights as they are now. alone: whether for a single image."""
         state = weight.data_ptr(), weight._version
-        packed, packed_from, _ = self._packs.get(kind, (weight, None, weight))
+        packed, packed_from, _ = self._packs.get(alone, (weight, None, weight))
         if packed_from != state:  # never seen, or the weights have changed
             values = weight.detach()
             packed = pack(values)
-            self._packs[kind] = packed, state, values
+            self._packs[alone] = packed, state, values
         return packed
 
 
@@ -84,7 +84,7 @@ class InferenceLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         weight, bias = self._parameters["weight"], self._parameters["bias"]
         assert weight is not None
-        if input.numel() < self.packed_numel or not _float32(input, weight):
+        if input.numel() < self.packed_numel or not _onednn_takes(input, weight):
             return nn.functional.linear(input, weight, bias)
         reorder = torch.ops.mkldnn._reorder_linear_weight
         pack = self.packs.read(False, weight, lambda values: reorder(values, 8))
@@ -97,11 +97,11 @@ def _fits(images: Tensor, weight: Tensor) -> bool:
     """Whether weights may be packed for images [B, C, H, W], and it pays: only in channels_last is that
     sure."""
     channels_last = images.dim() == 4 and images.stride(3) == images.size(1) > 1
-    return channels_last and _float32(images, weight)
+    return channels_last and _onednn_takes(images, weight)
 
 
-def _float32(input: Tensor, weight: Tensor) -> bool:
-    """Whether kernels of oneDNN take both as they are."""
+def _onednn_takes(input: Tensor, weight: Tensor) -> bool:
+    """Whether its kernels are for such tensors."""
     return (
         input.dtype == weight.dtype == torch.float32
         and input.is_cpu
