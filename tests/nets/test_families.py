@@ -33,12 +33,13 @@ def test_names_that_differ_in_size_alone_are_of_one_family(names: tuple[str, ...
 
 def test_widths_of_a_registered_network() -> None:
     members = smaller(spec("airbench", width="medium"), (3, 32, 32), 10)
-    assert [dict(m.control) for m in members] == [{"width": "small"}, {"width": "tiny"}]
+    widths = ["small", "slim", "tiny", "mini", "micro"]
+    assert [dict(m.control) for m in members] == [{"width": width} for width in widths]
     for member in members:  # as the network itself counts them
         assert member.macs == build(member.spec, (3, 32, 32), 10, 0).plain_macs
-    near = nearest_to(members, 12e6)
+    near = nearest_to(members, 11.2e6)
     assert dict(near.control) == {"width": "tiny"}
-    assert not smaller(spec("airbench", width="tiny"), (3, 32, 32), 10)
+    assert not smaller(spec("airbench", width="micro"), (3, 32, 32), 10)
 
 
 def test_other_depths_of_a_registered_network_keep_its_stem() -> None:

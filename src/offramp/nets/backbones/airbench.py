@@ -2,7 +2,7 @@
 
 Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (arXiv 2404.00498). A 2×2 convolution
 that whitens patches and is never trained, then three groups of two 3×3 convolutions. `94` and `93` are
-its two published widths, `small` its proxy; `medium` lies between, and `tiny` is narrower. Two things
+its two published widths, `small` its proxy; `medium` lies between, and four are narrower. Two things
 are read otherwise: the bias of the whitening convolution trains all the time, and the last max-pool
 takes whatever map is left, so that other sizes of image fit.
 """
@@ -22,7 +22,10 @@ WIDTHS = {
     "93": (64, 128, 128),
     "medium": (48, 96, 96),
     "small": (32, 64, 64),
+    "slim": (28, 56, 56),
     "tiny": (24, 48, 48),
+    "mini": (20, 40, 40),
+    "micro": (16, 32, 32),
 }
 LOGITS_SCALE = 1 / 9
 EIGENVALUE_FLOOR = 5e-4  # added before the root, as a flat patch has no direction of its own
