@@ -35,7 +35,19 @@ class OfframpError(Exception):
 
     def __str__(self) -> str:
         """One line, whatever stood in what it names."""
-        return printable(" ".join(super().__str__().splitlines()))
+        return readable(super().__str__())
+
+
+def readable(message: str) -> str:
+    """A message as one line of what can be printed, in which no word has more than 200 characters."""
+    line = " ".join(message.splitlines())
+    cut = re.sub(r"\S{201,}", lambda word: f"{word[0][:140]}…{word[0][-59:]}", line)
+    if len(cut) > LONGEST:  # a value of many words
+        cut = f"{cut[: LONGEST // 2]}…{cut[-LONGEST // 2 :]}"
+    return printable(cut)
+
+
+LONGEST = 4000  # characters of a message
 
 
 class OfframpWarning(UserWarning):

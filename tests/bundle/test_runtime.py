@@ -24,7 +24,7 @@ from syrupy.assertion import SnapshotAssertion
 from fuzz_kit import cases, changed, harmed, one_line
 from ghostscript import EPS, trap
 from longer import long
-from offramp.api.deploy.predict import COLUMNS
+from offramp.api.deploy.predict import COLUMNS, predict
 from offramp.bundle import runtime
 from offramp.bundle.card import markdown
 from offramp.bundle.folder import seal
@@ -507,6 +507,18 @@ def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(
     (bundle / "SHA256SUMS").unlink()
     (bundle / "SHA256SUMS").symlink_to("/dev/zero")
     assert run(bundle, images) == snapshot
+
+
+def test_what_is_no_file_in_a_folder_of_images_is_named(bundle: Path, images: Path) -> None:
+    os.mkfifo(images / "pipe.png")
+    (images / "nowhere.png").symlink_to(images / "absent.png")
+    (images / "round.png").symlink_to(images / "round.png")
+    odd = ("pipe.png", "nowhere.png", "round.png")
+    code, out, err = run(bundle, images)
+    assert code == 2 and out and all(name in err for name in odd)
+    answers = predict(str(bundle), [images], out=bundle.parent / "answers.csv")
+    assert answers.exit_code == 1
+    assert {each.file.name for each in answers.damaged} == set(odd)
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "labels.json"])

@@ -26,6 +26,8 @@ MISTAKES = [
     "rnu",
     "search",
     "run s.yaml --dry",
+    "run s.yaml --store ''",
+    "report --out ''",
     "run s.yaml --execution fast",
     "run s.yaml --cache-disk '3 pounds'",
     "run s.yaml --workers 0",

@@ -146,7 +146,6 @@ WRONG: dict[str, Callable[[Path], object]] = {
     "short": lambda root: (root / TEST).write_bytes((root / TEST).read_bytes()[:-10]),
     "classes": lambda root: (root / "batches.meta.txt").write_bytes(b"\xff\xfe\n"),
     "label": lambda root: (root / TEST).write_bytes(records(12, 6, 5)),
-    "link": lambda root: (root / TEST).symlink_to((root / TEST).rename(root.parent / "outside.bin")),
     "archive": archived(b"not a tar file"),
     "archive lacks": archived(tarred()),
     "archive bit": flip_a_bit,

@@ -239,14 +239,6 @@ def test_an_image_in_the_folder_that_is_meant_comes_before_others_below_it(
     assert digests(read("table", named, images="images")) == digests(plain)
 
 
-def test_a_link_out_of_the_folder_is_refused(
-    photos: Path, tmp_path: Path, snapshot: SnapshotAssertion
-) -> None:
-    save(tmp_path / "elsewhere.png", noise(99))
-    (photos / "images" / "link.png").symlink_to(tmp_path / "elsewhere.png")
-    assert refused(read, "table", write(rows(), photos / "labels.csv")) == snapshot
-
-
 def test_a_folder_of_images_and_a_table_suggests_it(photos: Path, snapshot: SnapshotAssertion) -> None:
     isic(photos)
     assert refused(read, "folder", photos) == snapshot

@@ -1046,7 +1046,7 @@ def find_images(paths: Iterable[Path]) -> Iterator[Path]:
             continue
         if not os.path.isdir(path):  # noqa: PTH112 - a pipe would be waited for
             raise BundleError(f"there is no image {path}; give files or folders")
-        images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        images = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
         inside = sorted(p for p in images if _beside("preprocessing").shown(p.relative_to(path)))
         if not inside:
             raise BundleError(f"the folder {path} holds no image ({', '.join(SUFFIXES)}); give another")
@@ -1059,6 +1059,8 @@ def opened(path: Path, bundle: Bundle) -> Image.Image:
     from PIL import Image
 
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("is a pipe or a device, and no image")
         with Image.open(path, formats=_beside("preprocessing").FORMATS) as file:
             image: Image.Image = _beside("preprocessing").upright(file)
         bundle.preprocessing.check(image.mode, *image.size)
@@ -1120,6 +1122,7 @@ def _answer_all(bundle: Bundle, paths: Sequence[Path], batch: int, as_json: bool
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 2 when something could not be read."""
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged EXIF: they name no file
     parser = argparse.ArgumentParser(
         prog="run.py",
         description="Classify images with the early-exit network in this folder.",

@@ -14,12 +14,13 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from offramp.errors import OfframpError, UntrustedCode
+from offramp.errors import OfframpError, UntrustedCode, readable
 from offramp.process import exit_code, prepare, terminable
 from offramp.terminal import plain
 
@@ -40,6 +41,7 @@ def _answer() -> None:
         _silence_later_ranks()
         with terminable():  # so that a folder that is half written goes
             prepare()
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged EXIF: they name no file
             from offramp.cli.app import app
 
             sys.exit(app.main(prog_name="offramp", standalone_mode=False))
@@ -79,7 +81,7 @@ def _silence_later_ranks() -> None:
 
 
 def _say(text: str) -> None:
-    line = " ".join(text.splitlines())
+    line = readable(text)
     print("offramp:", line, file=sys.stderr)
     _tell_torchrun(line)
 

@@ -223,8 +223,17 @@ def _click_type(parameter: JobParameter) -> click.ParamType[Any] | None:
     if get_origin(base) is Literal:
         return click.Choice([str(choice) for choice in get_args(base)])
     if base is Path:
-        return click.Path(path_type=Path)
+        return NamedPath(path_type=Path)
     return click.STRING
+
+
+class NamedPath(click.Path):
+    """A path that is not empty, as an unset variable of the shell is: that would be the folder here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value).strip():
+            self.fail("it is empty, as an unset variable is; name a place", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class JobOption(click.Option):
@@ -496,6 +505,8 @@ def _variable(mode: str) -> str:
 
 def _parsed(parameter: JobParameter, setting: Any) -> Any:
     parse = parameter.option.parse
+    if any(not str(text).strip() for text in (setting if isinstance(setting, tuple) else (setting,))):
+        raise OfframpError(f"{parameter.flag} is empty, as an unset variable is; give it a value")
     if isinstance(setting, tuple) and not parameter.multiple:
         if len(setting) > 1:
             raise OfframpError(f"this takes one {parameter.name}; got {', '.join(setting)}")

@@ -228,6 +228,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
     good, damaged, other = [], [], None
     for file in files:
         try:
+            check_regular(file, sys.maxsize)  # nobody may write to a pipe
             with Image.open(file, formats=FORMATS) as image:
                 how.check(preprocessing.mode_of(image), *upright_size(image))
         except Exception as error:  # decoders raise whatever they like on damaged bytes
@@ -244,7 +245,7 @@ def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[U
 def read(file: Path, how: Preprocessing) -> NDArray[np.uint8] | Unanswered:
     """[C, H, W], upright, or what is wrong with the file."""
     try:
-        check_regular(file, sys.maxsize)  # nobody may write to a pipe
+        check_regular(file, sys.maxsize)
         with Image.open(file, formats=FORMATS) as image:
             return how.pixels(image)
     except Exception as error:  # as above

@@ -167,7 +167,7 @@ def predict(
     if blocked or not os.access(target.parent, os.W_OK):  # the table is written beside it, then moved
         raise OfframpError(f"`out` {out} cannot be written; name a file in a folder of yours")
     files = image_files.find(list(map(Path, images)))
-    if target in {file.resolve() for file in files}:
+    if str(target) in set(map(os.path.realpath, files)):  # a loop of links has no real path
         raise OfframpError(f"`out` {out} is one of the images; name another file")
     runner = _opened(network, policy, store, device, trust_code)
     good, damaged = image_files.check(files, runner.preprocessing)

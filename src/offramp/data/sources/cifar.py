@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from offramp.data.images.files import EncodedImages, check_link
+from offramp.data.images.files import EncodedImages
 from offramp.data.raw import DataSource, DeclaredCounts, RawData, RawSplit, fixed_counts
 from offramp.errors import OfframpError, in_line
 from offramp.files import ARRAYS, check_regular
@@ -174,7 +174,6 @@ def _refuse_absent(place: Path, layout: BinaryLayout, present: set[str]) -> None
 
 def _from_binary(root: Path, paths: list[Path], layout: BinaryLayout) -> RawData:
     for path in paths:
-        check_link(root, path)
         try:
             check_regular(path, LARGEST)
         except OSError as error:
@@ -281,8 +280,6 @@ def _shards(root: Path, split: str, fetch: str) -> list[Path]:
     shards = next((s for f in FOLDERS if (s := sorted((root / f).glob(layout)))), [])
     if not shards:
         raise OfframpError(f"{root} holds no {layout}; fetch {fetch} into it, or set data.root")
-    for path in shards:
-        check_link(root, path)
     total = re.search(r"-of-(\d+)\.parquet$", shards[0].name)
     if total and int(total[1]) != len(shards):
         raise OfframpError(
