@@ -39,7 +39,7 @@ def test_a_message_is_one_line_and_of_a_traceback_its_end(message: str, line: st
 
 def test_a_long_value_is_cut_in_what_is_said_of_it() -> None:
     word = str(offramp.OfframpError(f"there is no file {'/a' * 50_000}.png; name another"))
-    assert len(word) < 250 and word.startswith("there is no file /a") and word.endswith(".png; name another")
+    assert re.fullmatch(r"there is no file (/a)+…/?(a/)*a.png; name another", word) and len(word) < 250
     assert len(str(offramp.OfframpError("a b " * 50_000))) < 4100
 
 

@@ -63,7 +63,8 @@ def place(named: str | Place) -> Path | Url:
     if isinstance(named, Url):
         return named
     parsed = ADDRESS.fullmatch(str(named))
-    if not str(named).strip() or "\0" in str(named) or (parsed is not None and parsed["second"] and not parsed["rest"].strip("/")):
+    bare = parsed is not None and parsed["second"] and not parsed["rest"].strip("/")
+    if bare or "\0" in str(named) or not str(named).strip():
         raise OfframpError(
             f"a store cannot be called {str(named)!r:.60}; name a folder, or s3://BUCKET/NAME"
         )
