@@ -1,4 +1,4 @@
-"""What calibration leads to expect of images in service: shares by exit, scores, accuracy."""
+"""What calibration leads to expect of images in service: shares by exit, scores, compute."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from offramp.errors import OfframpError
 from offramp.files import DOCUMENT, read_regular
-from offramp.labels import alike
 from offramp.phase import Share
 from offramp.policy import quality, scoring
 from offramp.policy.candidates import POINTS, RUN_UP, where_left
@@ -33,12 +32,12 @@ class ExpectedShare:
     """A share of images, and its bounds where images are drawn as those of calibration."""
 
     # `exit`: images that leave there. `score`: those that are less sure than `below` there, of those
-    # that reach it. `disagreement`: those whose answer is not the last exit's
-    of: Literal["exit", "score", "disagreement"]
+    # that reach it
+    of: Literal["exit", "score"]
     value: Share  # its value on the calibration images
     low: Share  # its lower bound, of Clopper and Pearson, or of Hoeffding where classes are weighted
     high: Share  # the upper one
-    exit: Annotated[int, Field(ge=1)] | None = None  # the number of the exit; None of `disagreement`
+    exit: Annotated[int, Field(ge=1)]  # the number of the exit
     below: Annotated[float, Field(allow_inf_nan=False)] | None = None  # a score, of `score` alone
 
 
@@ -53,23 +52,16 @@ class Expected:
     images: Annotated[int, Field(ge=1)]  # how many
     shares: tuple[ExpectedShare, ...]  # what a server watches
     exits: tuple[Annotated[int, Field(ge=1)], ...]  # the numbers of the bundle's exits
-    # mean of the answers; None in a bundle of an earlier offramp, as all below
-    confidence: Share | None = None
+    confidence: Share  # mean of the answers
     # mean MACs of an image, as a share of the plain network's
-    compute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    accuracy: tuple[Share | None, ...] = ()  # of those that leave at each exit; None where none leaves
-    statement: str = ""  # what the policy promises, in words
+    compute: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
     def as_json(self) -> dict[str, Any]:
         return {"format": 1, **asdict(self)}
 
-    def of_exit(self, exit: int) -> ExpectedShare | None:
+    def of_exit(self, exit: int) -> ExpectedShare:
         """The share of images that leave there."""
-        return next((each for each in self.shares if (each.of, each.exit) == ("exit", exit)), None)
-
-    @property
-    def disagreement(self) -> ExpectedShare | None:
-        return next((each for each in self.shares if each.of == "disagreement"), None)
+        return next(each for each in self.shares if (each.of, each.exit) == ("exit", exit))
 
 
 def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
@@ -82,7 +74,7 @@ def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
         images_of = np.bincount(rows.labels, minlength=len(chosen.class_shares))
         weights = np.asarray(chosen.class_shares)[rows.labels] / images_of[rows.labels]
         weights = weights / weights.sum()
-    tail = FAILING / (2 * (len(exits) * (1 + len(QUARTERS)) + 1) * CHOICES)
+    tail = FAILING / (2 * len(exits) * (1 + len(QUARTERS)) * CHOICES)
     left = np.searchsorted(places, rule.leaves(rows.logits))
     stages = range(len(exits))
 
@@ -107,12 +99,8 @@ def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
                 shares.append(ExpectedShare("score", *bounds(here < cut), exits[at], cut))
     own = rule.takes_all is None
     answering = scoring.all_answer_logits(rule.score, rows.logits[:, places], final=own)
-    answers = scoring.answers(answering, rule.several)
-    differs = where_left((~alike(answers, answers[:, -1:])).astype(float), left)
-    shares.append(ExpectedShare("disagreement", *bounds(differs > 0)))
     warmth = [1.0 if rule.temperatures is None else rule.temperatures[i] for i in places]
     confidence = scoring.certainties(answering, warmth, rule.several)
-    right = where_left(alike(answers, rows.labels).astype(float), left)
     spent = np.asarray(trained.costs.leaving(places), float) / trained.plain_macs
     return Expected(
         len(left),
@@ -120,52 +108,24 @@ def expect(rule: Policy, trained: Trained, exits: Sequence[int]) -> Expected:
         tuple(exits),
         float(np.average(where_left(np.nan_to_num(confidence), left), weights=weights)),
         float(np.average(spent[left], weights=weights)),
-        tuple(_mean(right, left == at, weights) for at in stages),
-        rule.calibration.statement,
     )
-
-
-def _mean(values: Any, here: Any, weights: Any) -> float | None:
-    """Of some of the images, as they weigh; None where none of them counts. All arguments: [N]."""
-    mine = here if weights is None else here * weights
-    return float(np.average(values, weights=mine)) if mine.any() else None
 
 
 def _scores(rule: Policy, logits: Any) -> Any:
     return np.asarray(scoring.scores(rule.score, logits, rule.temperatures, rule.gates), float)
 
 
-def read(bundle: Bundle) -> Expected | None:
-    """What a bundle says to expect: of a bundle of an earlier offramp the shares by exit that its policy
-    file has; None where that says nothing either. Raises OfframpError for a file that is not right."""
-    exits = tuple(stage.exit for stage in bundle.stages)
-    if FILE not in bundle.files:
-        return _of_policy(bundle, exits)
-    path = bundle.path / FILE
+def read(bundle: Bundle) -> Expected:
+    """What a bundle says to expect. Raises OfframpError for a file that is not right."""
+    exits, path = tuple(stage.exit for stage in bundle.stages), bundle.path / FILE
     try:
         expected = TypeAdapter(Expected).validate_json(read_regular(path, DOCUMENT))
     except (OSError, ValidationError) as error:
         why = located(error, "it") if isinstance(error, ValidationError) else str(error)
         raise OfframpError(f"{path}: {why}; export the bundle again") from None
     ordered = all(each.low <= each.value <= each.high for each in expected.shares)
-    if expected.exits != exits or not ordered or not {None, *exits} >= {s.exit for s in expected.shares}:
+    leaving = tuple(each.exit for each in expected.shares if each.of == "exit")
+    fits = expected.exits == leaving == exits and {*exits} >= {s.exit for s in expected.shares}
+    if not (ordered and fits):
         raise OfframpError(f"{path} does not fit the bundle; export the bundle again")
     return expected
-
-
-def _of_policy(bundle: Bundle, exits: tuple[int, ...]) -> Expected | None:
-    policy = Policy.load(bundle.path / "policy.json")
-    chosen = policy.calibration.chosen
-    if chosen is None or not chosen.images or len(chosen.leaving) != len(policy.exits):
-        return None
-    if chosen.class_shares is not None:  # which images the shares are of is not known
-        return None
-    level = 1 - FAILING / len(exits) / CHOICES
-    shares = []
-    for exit in exits:
-        leaving = round(chosen.leaving[policy.exits.index(exit)] * chosen.images)
-        share = quality.share(min(max(leaving, 0), chosen.images), chosen.images, level)
-        shares.append(ExpectedShare("exit", share.value, share.low, share.high, exit))
-    spent = chosen.mean_macs / bundle.plain_macs if chosen.mean_macs is not None else None
-    statement = policy.calibration.statement
-    return Expected(chosen.images, tuple(shares), exits, compute=spent, statement=statement)

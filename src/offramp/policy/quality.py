@@ -3,13 +3,12 @@ differences, and the bounds between which every policy lies."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
 from offramp.labels import alike, several
 from offramp.policy import scoring
@@ -34,30 +33,6 @@ def share(hits: int, rows: int, level: float = 0.95) -> Interval:
     low = float(stats.beta.ppf(tail, hits, rows - hits + 1)) if hits else 0.0
     high = float(stats.beta.ppf(1 - tail, hits + 1, rows - hits)) if hits < rows else 1.0
     return Interval(hits / rows, low, high)
-
-
-def anytime(hits: int, rows: int, level: float = 0.95) -> Interval:
-    """`hits` of `rows` that came one by one, with an interval that may be looked at after every row: the
-    chance that it ever misses the share is 1 - level.
-
-    It holds the shares that a uniform mixture of all shares has not 1 / (1 - level) times the likelihood
-    of (H. Robbins. *Statistical methods related to the law of the iterated logarithm*. 1970).
-
-    Example:
-        >>> anytime(8, 100)
-        Interval(value=0.08, low=0.027..., high=0.175...)
-    """
-    mixture = float(special.betaln(hits + 1, rows - hits + 1)) + math.log(1 - level)
-
-    def edge(inside: float, outside: float) -> float:
-        for _ in range(50):
-            middle = (inside + outside) / 2
-            likelihood = special.xlogy(hits, middle) + special.xlog1py(rows - hits, -middle)
-            inside, outside = (middle, outside) if likelihood > mixture else (inside, middle)
-        return outside
-
-    value = hits / rows
-    return Interval(value, edge(value, 0.0) if hits else 0.0, edge(value, 1.0) if hits < rows else 1.0)
 
 
 def difference(lost: int, gained: int, rows: int, level: float = 0.95) -> Interval:

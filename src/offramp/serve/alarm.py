@@ -14,15 +14,26 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offramp.bundle import expected
 from offramp.bundle.expected import ExpectedShare
+from offramp.units import percent
+
+if TYPE_CHECKING:
+    from offramp.bundle.runtime import Bundle
+    from offramp.serve.batcher import Answer
 
 Floats = NDArray[np.floating]
+YEAR = 365 * 24 * 3600 * 10  # images of a year, at ten a second
+LEAST = 1000  # images without new evidence, before an alarm ends
+CALM = 4  # times the images that the alarm took, likewise
 ODDS = (0.2, 0.5, 1.0, 2.0)  # log-odds beyond a bound that are bet on
 NAMED = 3  # changes that an alarm names at most
 CLEAR = 1000.0  # of N: a share is named that alone would make an alarm of N / CLEAR
@@ -89,7 +100,7 @@ class Detector:
     def changes(self, shares: Sequence[ExpectedShare]) -> tuple[ShareChange, ...]:
         """The shares that left their bounds, the clearest first; one of each kind and exit."""
         strongest = self.evidence.max(axis=-1)  # [S, 2]
-        named: dict[tuple[str, int | None], ShareChange] = {}
+        named: dict[tuple[str, int], ShareChange] = {}
         for at in np.argsort(-strongest.max(axis=1), kind="stable").tolist():
             side = int(strongest[at].argmax())
             clear = max(self._limit - np.log(CLEAR), 0.0)  # 0: no evidence at all
@@ -101,3 +112,71 @@ class Detector:
             change = ShareChange(shares[at], hits / images, images, took)
             named.setdefault((change.share.of, change.share.exit), change)
         return tuple(named.values())
+
+
+class Watch:
+    """Sees every answer, in the order in which they go out. One thread uses it. every: images between
+    false alarms, 0 for no alarm; tell: takes a line for whoever runs the server.
+
+    Attributes:
+        exits: Their numbers.
+        expected: Of calibration.
+        alarm: The changes of the alarm that stands.
+        alarms: How many there were.
+
+    Raises:
+        OfframpError: What the bundle says to expect is not right.
+    """
+
+    def __init__(
+        self, bundle: Bundle, every: int = YEAR, tell: Callable[[str], None] | None = None
+    ) -> None:
+        self._tell = tell or _to_stderr
+        self.exits = tuple(stage.exit for stage in bundle.stages)
+        self.expected = expected.read(bundle)
+        shares = self.expected.shares
+        bounds = np.array([(each.low, each.high) for each in shares])
+        self._detector = Detector(bounds, every) if every else None
+        self._stage = np.array([self.exits.index(each.exit) for each in shares])  # of each share
+        self._below = np.array([np.nan if each.below is None else each.below for each in shares])
+        self.alarm: tuple[ShareChange, ...] | None = None
+        self.alarms = 0
+        self._calm = self._needed = 0  # images since there was evidence for the alarm; until it ends
+
+    def answered(self, answer: Answer) -> None:
+        """See an answer before it goes out."""
+        if self._detector is None:
+            return
+        stage = self.exits.index(answer.exit)
+        scores = np.full(len(self.exits), np.nan)
+        scores[: len(answer.scores)] = answer.scores
+        sure = np.where(self._stage <= stage, scores[self._stage] < self._below, np.nan)
+        self._calm += 1
+        if self._detector.observe(np.where(np.isnan(self._below), self._stage == stage, sure)):
+            stands, self.alarm = self.alarm is not None, self._detector.changes(self.expected.shares)
+            self._detector.restart()
+            self._calm = 0
+            self._needed = max(LEAST, CALM * max((each.took for each in self.alarm), default=1))
+            if not stands:
+                self.alarms += 1
+                self._tell(f"alarm: {' '.join(map(changed, self.alarm))}")
+        elif self.alarm is not None and self._calm >= self._needed:
+            self.alarm = None
+            self._tell("the alarm has ended")
+
+
+def changed(change: ShareChange) -> str:
+    """A change in a sentence, with what calibration had."""
+    share, now = change.share, percent(change.value)
+    had = f"calibration had {percent(share.value)} ({100 * share.low:.1f} to {100 * share.high:.1f})."
+    more = change.value > share.value
+    if share.below is None:
+        verb = "rose" if more else "fell"
+        return f"The share of exit {share.exit} {verb} to {now}, of {change.images:,} images; {had}"
+    sure = "less sure" if more else "surer"
+    where = f"of {change.images:,} images there score below {share.below:.3g}"
+    return f"Exit {share.exit} is {sure}: {now} {where}; {had}"
+
+
+def _to_stderr(line: str) -> None:
+    print(f"offramp: {line}", file=sys.stderr, flush=True)

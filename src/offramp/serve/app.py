@@ -1,4 +1,4 @@
-"""The web application: what `openapi.yaml` beside this file describes, and a page for people at /."""
+"""The web application: what `openapi.yaml` beside this file describes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
@@ -36,33 +35,22 @@ from starlette.routing import Route
 from offramp.bundle.runtime import UNANSWERED, Bundle
 from offramp.hashing import finite
 from offramp.policy import scoring
-from offramp.serve import page
+from offramp.serve.alarm import Watch
 from offramp.serve.batcher import Answer, Batcher
 from offramp.serve.uploads import (
-    LABEL_BYTES,
     Bodies,
     Refused,
     ServeLimits,
     decoded_uploads,
-    read_labels,
     read_top,
     read_uploads,
 )
-from offramp.serve.watch import Watch, run_through
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FEW = 20  # lines of failures outside of requests
-WAITING = 64  # images that wait to be run to the end, at most
 DESCRIPTION = Path(__file__).with_name("openapi.yaml")
 BOUNDS = {"value": "", "low": "_low", "high": "_high"}  # of a share, and how its metric ends
-WINDOWED = {
-    "images": "Images answered",
-    "confidence": "Mean confidence of answers",
-    "compute": "Mean MACs against the network without early exits",
-    "disagreement": "Share of runs to the end that answer otherwise there",
-}
-Rows = Sequence[tuple[list[str], float | None]]  # of a gauge: values of its labels, and its own
 DECODERS = 2  # threads that turn files into pixels; Pillow lets go of Python's lock while it does
 
 
@@ -82,6 +70,7 @@ class ServeMetrics:
         more: Any = {"registry": registry}
         self.requests = Counter("offramp_requests", "Requests, by status", ["status"], **more)
         self.answers = Counter("offramp_answers", "Images answered, by exit", ["exit"], **more)
+        self.confidence = Summary("offramp_confidence", "Confidence of answers", **more)
         self.compute = Summary(
             "offramp_compute_share", "MACs of an image against the network without early exits", **more
         )
@@ -100,66 +89,32 @@ class ServeMetrics:
 
     def answered(self, answer: Answer) -> None:
         self.answers.labels(answer.exit).inc()
+        self.confidence.observe(answer.confidence)
         self.compute.observe(answer.compute)
         self.batches.observe(answer.batch)
 
 
 class WatchGauges:
-    """A collector of prometheus_client's. What no image says is absent."""
+    """A collector of prometheus_client's: what calibration expects, and the alarm."""
 
     def __init__(self, watch: Watch) -> None:
         self._watch = watch
 
     def collect(self) -> Iterator[Metric]:
-        watch = self._watch
-        exits, expected, share = [*map(str, watch.exits)], watch.expected, watch.disagreement
-        windows = [(each.name.replace(" ", ""), each) for each in watch.windows]
-        pairs = [(name, at, each.shares[at]) for name, each in windows for at in range(len(exits))]
-        shares = [([name, exits[at]], share) for name, at, share in pairs]
-        yield _family("window_exit_share", "Of images, by exit", shares, ("window", "exit"))
-        for name, text in WINDOWED.items():
-            rows = [([window], getattr(each, name)) for window, each in windows]
-            yield _family(f"window_{name}", f"{text}, lately", rows, ("window",))
-        if expected is not None:
-            text, before = "On calibration images", expected.disagreement
-            for bound, end in BOUNDS.items():
-                of = [(exit, expected.of_exit(int(exit))) for exit in exits]
-                rows = [([exit], getattr(share, bound)) for exit, share in of if share]
-                yield _family(f"expected_exit_share{end}", "Of calibration images", rows, ("exit",))
-            yield _family("expected_confidence", text, [([], expected.confidence)])
-            yield _family("expected_compute", text, [([], expected.compute)])
-            yield _family(
-                "expected_disagreement", text, [([], None if before is None else before.value)]
-            )
-        yield _family("alarm", "1 while an alarm stands", [([], float(watch.alarm is not None))])
-        text = "Share of images whose answer is not the last exit's, since the start, within 95 %"
+        watch, expected = self._watch, self._watch.expected
         for bound, end in BOUNDS.items():
-            yield _family(
-                f"disagreement{end}", text, [([], None if share is None else getattr(share, bound))]
-            )
-        for name, text, counts in (
-            ("shadow_runs", "Images that ran to the end too, by exit that they leave at", watch.runs),
-            ("labels", "Answers whose label came, by exit", watch.labels.labeled),
-            ("labels_right", "Of these, those that were right", watch.labels.right),
+            name = f"offramp_expected_exit_share{end}"
+            shares = GaugeMetricFamily(name, "Of calibration images", labels=("exit",))
+            for exit in watch.exits:
+                shares.add_metric([str(exit)], getattr(expected.of_exit(exit), bound))
+            yield shares
+        for name, text, value in (
+            ("expected_confidence", "On calibration images", expected.confidence),
+            ("expected_compute", "On calibration images", expected.compute),
+            ("alarm", "1 while an alarm stands", float(watch.alarm is not None)),
         ):
-            counter = CounterMetricFamily(f"offramp_{name}", text, labels=("exit",))
-            for exit, count in zip(exits, counts, strict=True):
-                counter.add_metric([exit], count)
-            yield counter
-        for name, text, total in (
-            ("alarms", "Since the start", watch.alarms),
-            ("shadow_skipped", "Left out, as too many waited", watch.skipped),
-            ("answers_lost", "Lines that --answers lacks", watch.lost),
-        ):
-            yield CounterMetricFamily(f"offramp_{name}", text, value=total)
-
-
-def _family(name: str, text: str, rows: Rows, labels: Sequence[str] = ()) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"offramp_{name}", text, labels=labels)
-    for values, value in rows:
-        if value is not None:
-            family.add_metric(values, value)
-    return family
+            yield GaugeMetricFamily(f"offramp_{name}", text, value=value)
+        yield CounterMetricFamily("offramp_alarms", "Since the start", value=watch.alarms)
 
 
 def in_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -181,8 +136,6 @@ def make_app(bundle: Bundle, limits: ServeLimits, name: str, watch: Watch) -> St
         Route("/metrics", service.metrics),
         Route("/openapi.json", service.openapi),
         Route("/predict", service.predict, methods=["POST"]),
-        Route("/feedback", service.feedback, methods=["POST"]),
-        *(Route(f"/{file}", service.page_file, include_in_schema=False) for file in page.FILES),
     ]
     app = Starlette(
         routes=routes, lifespan=service.running, exception_handlers={HTTPException: elsewhere}
@@ -236,21 +189,17 @@ class _Service:
         self._status = "warming"
         self._description = yaml.safe_load(DESCRIPTION.read_text(encoding="utf-8"))
         self._description["info"] |= {"title": name, "version": version("offramp")}
-        self._running: set[asyncio.Task[None]] = set()  # to the end, after their answer
 
     @asynccontextmanager
     async def running(self, _: Starlette) -> AsyncIterator[None]:
         tell_once(asyncio.get_running_loop())
         self._batcher = Batcher(self._bundle, self._limits.max_batch, self._limits.max_wait)
         self._metrics.registry.register(WatchGauges(self._watch))
-        self._runner = ThreadPoolExecutor(1, "running to the end")
         with ThreadPoolExecutor(DECODERS, "decoding") as self._decoders:
             warming = asyncio.create_task(self._warm())
             yield
             await warming
             await asyncio.to_thread(self._batcher.close)
-        self._runner.shutdown(cancel_futures=True)
-        self._watch.close()
 
     async def _warm(self) -> None:
         """Meanwhile whoever comes is answered, more slowly."""
@@ -267,13 +216,8 @@ class _Service:
         self._status = "ending"
         self._batcher.hurry()
 
-    async def about(self, request: Request) -> Response:
-        """A page for browsers, JSON for others."""
+    async def about(self, _: Request) -> Response:
         bundle = self._bundle
-        if "text/html" in request.headers.get("accept", ""):
-            text = page.html(self._watch, self._name, bundle.unreliable)
-            headers = {"Content-Security-Policy": page.POLICY, "Vary": "Accept"}
-            return Response(text.encode(errors="replace"), headers=headers, media_type="text/html")
         height, width = bundle.preprocessing.size
         return in_json(
             {
@@ -283,13 +227,8 @@ class _Service:
                 "input": [bundle.preprocessing.channels, height, width],
                 "precision": bundle.precision,
                 "unreliable": list(bundle.unreliable),
-            },
-            headers={"Vary": "Accept"},
+            }
         )
-
-    async def page_file(self, request: Request) -> Response:
-        name = request.url.path.rpartition("/")[2]
-        return Response(page.asset(name), media_type=page.FILES[name])
 
     async def health(self, _: Request) -> Response:
         return in_json({"status": "ok"})
@@ -305,15 +244,9 @@ class _Service:
         return in_json(self._description)
 
     async def predict(self, request: Request) -> Response:
-        return await self._answered(self._predict(request))
-
-    async def feedback(self, request: Request) -> Response:
-        return await self._answered(self._feedback(request))
-
-    async def _answered(self, work: Coroutine[Any, Any, Any]) -> Response:
-        """What the work comes to, as JSON, or why it has no answer."""
+        """What the images come to, as JSON, or why they have no answer."""
         try:
-            value = await work
+            value = await self._predict(request)
         except Refused as error:
             return self._refused(error.status, str(error))
         except ClientDisconnect:
@@ -344,9 +277,9 @@ class _Service:
         spent = time.perf_counter() - began
         self._metrics.seconds.observe(spent)
         rows = []
-        for upload, pixels, answer in zip(uploads, images, answers, strict=True):
+        for upload, answer in zip(uploads, answers, strict=True):
             self._metrics.answered(answer)
-            self._see(answer, pixels)
+            self._watch.answered(answer)
             file = {} if upload.name is None else {"file": upload.name}
             rows.append({**file, **self._fields(answer, top), "milliseconds": 1000 * spent})
         return rows[0] if len(rows) == 1 else {"answers": rows}
@@ -362,33 +295,12 @@ class _Service:
             "confidence": answer.confidence,
             "exit": answer.exit,
             "compute_share": answer.compute,
-            "id": answer.id,
         }
         if top and answer.probabilities is None:  # of several labels each is there already
             fields["top"] = top_classes(self._bundle, answer, top)
         if self._bundle.unreliable:
             fields["unreliable"] = list(self._bundle.unreliable)
         return fields
-
-    async def _feedback(self, request: Request) -> dict[str, Any]:
-        """The body is JSON: `{"id": …, "label": …}` or `{"id": …, "labels": […]}`, or a list of such."""
-        rows = read_labels(await self._bodies.read(request, LABEL_BYTES), self._bundle)
-        unknown = [id for id, label in rows if not self._watch.label(id, label)]
-        return {"labeled": len(rows) - len(unknown), "unknown": unknown}
-
-    def _see(self, answer: Answer, pixels: NDArray[np.float32]) -> None:
-        """Have the watch see an answer, and run its image to the end if it is drawn."""
-        if self._watch.answered(answer, len(self._running) < WAITING):
-            task = asyncio.create_task(self._run_through(pixels))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-        self._batcher.bundle = self._watch.bundle
-
-    async def _run_through(self, pixels: NDArray[np.float32]) -> None:
-        loop = asyncio.get_running_loop()
-        outcome = await loop.run_in_executor(self._runner, run_through, self._bundle, pixels[None])
-        self._watch.ran(*outcome)
-        self._batcher.bundle = self._watch.bundle
 
     def _refused(self, status: int, reason: str) -> Response:
         return self._answer({"error": reason}, status)

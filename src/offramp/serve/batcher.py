@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,7 @@ class Answer:
     compute: float  # MACs as a share of the network without early exits
     batch: int  # images that were at its last stage together
     scores: tuple[float, ...]  # how sure each stage was that it ran
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)  # by which its label may come later
-    logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32), repr=False)
+    logits: NDArray[np.float32]
     probabilities: Sequence[float] | None = None  # of each label, where an image has several
 
 
@@ -112,13 +110,13 @@ class Batcher:
     """Answers images, each as soon as it leaves, until it is closed.
 
     Args:
-        bundle: What answers. Another of the same stages may take its place, from the next run on.
+        bundle: What answers.
         most: Images of a batch.
         wait: Seconds that an image waits for others, while something runs.
     """
 
     def __init__(self, bundle: Bundle, most: int, wait: float) -> None:
-        self.bundle = bundle
+        self._bundle = bundle
         self._most = most
         self._queues = StageQueues([most] * len(bundle.stages), most, wait)
         self._changed = threading.Condition()
@@ -139,7 +137,7 @@ class Batcher:
     def warm(self) -> None:
         """Run every stage, so that the first image does not pay for it, and learn when batches are full.
         Raises BundleError where the network fails."""
-        full = full_batches(self.bundle, self._most)
+        full = full_batches(self._bundle, self._most)
         with self._changed:
             self._queues.full = full
             self._changed.notify()
@@ -187,7 +185,7 @@ class Batcher:
 
     def _run(self, stage: int, groups: Sequence[ImageGroup]) -> None:
         """A stage. Each image has its answer as soon as it leaves: those that stay do not hold it up."""
-        bundle, waiting = self.bundle, [each for group in groups for each in group.waiting]
+        bundle, waiting = self._bundle, [each for group in groups for each in group.waiting]
         try:
             left, staying, onward = bundle.step(stage, joined([group.images for group in groups]))
             leaving = [] if left is None else list(answers(bundle, left, len(waiting)))
@@ -208,7 +206,7 @@ def answers(bundle: Bundle, left: ExitedRows, batch: int) -> Iterator[tuple[int,
     for at, (row, label) in enumerate(zip(left.rows, bundle.classes(left.logits), strict=True)):
         odds = left.probabilities[at].tolist() if bundle.several else None
         fields = (bundle.name(label), sure[at], exit, compute, batch, tuple(scores[at]))
-        yield row, Answer(*fields, logits=left.logits[at], probabilities=odds)
+        yield row, Answer(*fields, left.logits[at], odds)
 
 
 def _begins(group: ImageGroup) -> bool:

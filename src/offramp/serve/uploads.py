@@ -1,4 +1,4 @@
-"""What requests bring, images and labels, within limits: what is refused, and by which status."""
+"""The images that requests bring, within limits: what is refused, and by which status."""
 
 from __future__ import annotations
 
@@ -17,16 +17,12 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from offramp.bundle.runtime import Bundle
 from offramp.errors import check_fields, in_line, shortened
-from offramp.hashing import from_text
 from offramp.preprocessing import FORMATS, Preprocessing
 
 FORM = "multipart/form-data"
 FIELDS = 16  # of a form, that are no files
 LARGEST = 178_956_970  # pixels; of larger images Pillow reads none
-LABELS = 1_000  # of a request to /feedback
-LABEL_BYTES = 1_000_000  # of its body: while JSON is read, no image is answered
 GRACE = 1.0  # seconds in which a body may come as slowly as it likes
 
 
@@ -105,34 +101,6 @@ def read_top(request: Request) -> int:
     return int(text[:9])
 
 
-def read_labels(body: bytes, bundle: Bundle) -> list[tuple[str, str]]:
-    """Ids and labels, as of answers, of the body of /feedback. Raises Refused for anything else, and for
-    more than LABELS: meanwhile no image is answered."""
-    several = bundle.several
-    form = '{"id": "…", "labels": ["…"]}' if several else '{"id": "…", "label": "…"}'
-    try:
-        value = from_text(body)
-    except ValueError:
-        value = None
-    listed = value if isinstance(value, list) else [value]
-    if len(listed) > LABELS:
-        raise Refused(413, f"{len(listed):,} labels came at once; send {LABELS:,} at a time")
-    classes = set(bundle.labels)
-    labeled: list[tuple[str, str]] = []
-    for row in listed:
-        fields = row if isinstance(row, dict) else {}
-        names = fields.get("labels") if several else "label" in fields and [fields["label"]]
-        if not isinstance(fields.get("id"), str) or not isinstance(names, list):
-            raise Refused(422, f"the body must be JSON: {form}, or a list of such")
-        for name in names:
-            if not isinstance(name, str) or name not in classes:
-                raise Refused(422, f"{ascii(name)[:60]} is no class; GET / lists them")
-        marks = set(names)
-        answer = bundle.name([name in marks for name in bundle.labels]) if several else names[0]
-        labeled.append((fields["id"], answer))
-    return labeled
-
-
 class Bodies:
     """The bodies that a server reads, as many at a time as images. Where more come, the one that comes
     most slowly makes room: a client that sends a byte a second locks nobody out."""
@@ -142,11 +110,9 @@ class Bodies:
         # By its deadline: since when a body comes, and what is there.
         self._coming: dict[asyncio.Timeout, tuple[float, bytearray]] = {}
 
-    async def read(self, request: Request, most: int | None = None) -> bytes:
-        """The whole body of a request, of at most so many bytes, and never more than `max_body`. Raises
-        Refused."""
-        clock = asyncio.get_running_loop().time
-        most = min(most or self._limits.max_body, self._limits.max_body)
+    async def read(self, request: Request) -> bytes:
+        """The whole body of a request. Raises Refused."""
+        clock, most = asyncio.get_running_loop().time, self._limits.max_body
         length = request.headers.get("content-length", "")
         too_large = Refused(413, f"the body is larger than {most:,} bytes; send a smaller one")
         if length.isascii() and length.isdigit() and int(length) > most:

@@ -6,7 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from offramp import units
 from offramp.api.answer import answer
@@ -74,21 +74,17 @@ def serve_bundle(
     max_body: Annotated[int, CommandOption("SIZE", parse=size, default="10MB")] = 10_000_000,
     max_pixels: Annotated[int, CommandOption("N", least=1)] = 50_000_000,
     threads: Annotated[int | None, CommandOption("N", least=1)] = None,
-    shadow: Annotated[float, CommandOption("SHARE", parse=units.share, default="1%")] = 0.01,
     alarm_every: Annotated[int, CommandOption("N", least=0)] = 315_360_000,
-    fall_back: Literal["none", "raise", "all"] = "none",
-    answers: Annotated[Path | None, CommandOption("FILE")] = None,
 ) -> BundleServer:
     """Serve a bundle over HTTP.
 
     POST an image file to /predict, or a form of several; the answer is JSON, and ?top=3 names the three
     likeliest classes. Images of several requests run together, also where they meet at a later exit, and
     each is answered as soon as it leaves. /health says that it runs, /ready that its network is warm,
-    and /openapi.json what it takes. / is a page for people, and /metrics for Prometheus: shares by exit,
-    confidence and compute lately, beside what calibration expects; an alarm once images are no longer
-    those of calibration; how often early answers differ from the last exit's; and accuracy, of labels
-    that are posted to /feedback. No picture is kept. After Ctrl-C or SIGTERM it answers the waiting
-    requests and ends. It has no login: put a proxy before it if you need one.
+    /openapi.json what it takes, and /metrics for Prometheus how many left at each exit, beside what
+    calibration expects. Once images are no longer those of calibration, an alarm says so there and in
+    a line. No picture is kept. After Ctrl-C or SIGTERM it answers the waiting requests and ends. It
+    has no login: put a proxy before it if you need one.
 
     Args:
         bundle: A bundle's folder, or hf:USER/NAME.
@@ -101,40 +97,29 @@ def serve_bundle(
         max_body: The largest request, in bytes, or such as 10MB; larger ones get 413.
         max_pixels: The most pixels of an image; larger ones get 413.
         threads: Threads of onnxruntime. By default as many as cores.
-        shadow: The share of images that run to the end too, after their answer, to compare; 0 is none.
         alarm_every: Images between false alarms, on average, at least. By default those of a year at ten
             a second; 0 turns the alarm off.
-        fall_back: While an alarm stands: raise has images leave later, by thresholds half way to
-            certainty; all runs every image to the end; none goes on as before.
-        answers: A file of JSON lines that each answer is appended to, with its id and exit. At a start
-            its last ids are read, so that labels still find their answers.
 
     Returns:
         A server that listens. Its `run` answers until it is interrupted; a command calls it.
 
     Raises:
-        OfframpError: This is no bundle, a package is missing, the port is taken, or the file of answers
-            cannot be written.
+        OfframpError: This is no bundle, a package is missing, or the port is taken.
 
     On the command line:
         offramp serve bundle/
         curl -F image=@photo.jpg http://127.0.0.1:8000/predict
     """
     check_installed("serve", "serve", *NEEDED)
+    from offramp.serve.alarm import Watch
     from offramp.serve.app import make_app
     from offramp.serve.server import make_server
     from offramp.serve.uploads import ServeLimits
-    from offramp.serve.watch import Watch, WatchOptions
 
     limits = ServeLimits(max_batch, max_wait, queue, max_body, max_pixels)
-    options = WatchOptions(shadow, alarm_every, fall_back, answers)
     network = opened(bundle, threads)
-    watch = Watch(network, options)
-    try:
-        listening = listener(host, port)
-    except OfframpError:
-        watch.close()
-        raise
+    watch = Watch(network, alarm_every)
+    listening = listener(host, port)
     server = make_server(make_app(network, limits, name_of(bundle), watch), limits)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name}:{listening.getsockname()[1]}"
