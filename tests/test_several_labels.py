@@ -276,8 +276,6 @@ def test_every_strategy_learns_by_binary_cross_entropy(strategy: str) -> None:
     own = network.__wrapped__("digits-cnn", DIGITS)
     for phase in offramp.program(own, strategy, several_labels=True):
         with phase:
-            if any(isinstance(term, offramp.EWC) for term in phase.declaration.terms):
-                phase.weigh([(pixels, labels)])
             optimizer = torch.optim.Adam(phase.parameters(), lr=0.01)
             steps = []
             for _ in range(6):

@@ -249,7 +249,7 @@ def test_every_option_is_explained(name: str) -> None:
     [
         *((name, "backbone") for name in ("two-stage", "distillation", "survivors", "cascade", "gated")),
         *(("distillation", "students"), ("joint-branch", "scope"), ("pretrained-branch", "scope")),
-        *(("imta", "teacher"), ("confidence-gated", "gate"), ("sequential", "against")),
+        *(("imta", "teacher"), ("confidence-gated", "gate")),
         *((name, "exit_weights") for name in ("mixed", "gradient-equilibrium")),
         *((name, "joint_weights") for name in ("joint", "joint-branch", "joint-two-stage")),
     ],

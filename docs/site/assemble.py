@@ -63,7 +63,7 @@ REFERENCE = {
     "How to train": ["Recipe", "Augment"],
     "Data by name": ["DataSpec", "save_splits"],
     "A strategy of your own": [
-        *("Phase", "CE", "KD", "MSE", "Features", "Gates", "EWC", "Init"),
+        *("Phase", "CE", "KD", "MSE", "Features", "Gates", "Init"),
         *("Survivors", "Unsolved", "Gated", "BEFORE", "LIVE", "early_exit_loss"),
         *("backbone", "head", "heads", "segment", "segments"),
     ],

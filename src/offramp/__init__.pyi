@@ -73,7 +73,6 @@ from offramp.parts import segment as segment
 from offramp.parts import segments as segments
 from offramp.phase import BEFORE as BEFORE
 from offramp.phase import CE as CE
-from offramp.phase import EWC as EWC
 from offramp.phase import KD as KD
 from offramp.phase import LIVE as LIVE
 from offramp.phase import MSE as MSE

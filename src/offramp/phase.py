@@ -186,36 +186,7 @@ class Gates:
         check_fields(self)
 
 
-@dataclass(frozen=True)
-class EWC:
-    """Elastic weight consolidation: every weight that trains is held near its value at the phase's
-    start, the more firmly the more it matters to `exits` there: Σ F (θ - θ*)², times `weight`.
-
-    F is the mean over images of the squared derivative of the sum of these exits' cross-entropies
-    (Kirkpatrick et al., arXiv 1612.00796, whose weight is λ / 2). It works on one device only.
-
-    Attributes:
-        exits: One or more, ascending.
-        weight: At least 0.
-        images: Of training that F is a mean over, evenly spread.
-
-    Raises:
-        OfframpError: For a weight that is negative or not finite.
-
-    >>> from offramp import CE, EWC, Phase, heads, segments
-    >>> Phase("exit 1", segments(1, 3) | heads(1, 3), (CE(1), EWC(exits=(3,), weight=100.0))).exits
-    (1, 3)
-    """
-
-    exits: Annotated[tuple[Count, ...], Len(1)]
-    weight: Weight = 1.0
-    images: Count = 512
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-
-
-Term = CE | KD | MSE | Features | Gates | EWC
+Term = CE | KD | MSE | Features | Gates
 Loss = tuple[Term, ...]
 
 
@@ -224,7 +195,7 @@ def teachers(term: Term) -> tuple[int, ...]:
     match term:
         case KD() | MSE() | Features():
             return term.teacher_exit if isinstance(term.teacher_exit, tuple) else (term.teacher_exit,)
-        case CE() | Gates() | EWC():
+        case CE() | Gates():
             return ()
         case _:
             assert_never(term)
@@ -235,7 +206,7 @@ def students(term: Term) -> tuple[int, ...]:
     match term:
         case CE() | KD() | MSE() | Features():
             return (term.exit,)
-        case Gates() | EWC():
+        case Gates():
             return term.exits
         case _:
             assert_never(term)
@@ -340,8 +311,6 @@ def describe(loss: Loss) -> str:
         match term:
             case Gates():
                 words.append(f"{weight}Gates({','.join(map(str, term.exits))}, λ={term.cost:g})")
-            case EWC():
-                words.append(f"{weight}EWC({','.join(map(str, term.exits))})")
             case CE():
                 words.append(f"{weight}CE({term.exit})")
             case KD():
@@ -588,8 +557,6 @@ def _reached_by(term: Term, stops: Collection[Part]) -> Iterator[Part]:
     match term:
         case Gates():  # gates are parts of heads
             yield from (Part("head", exit) for exit in term.exits[:-1])
-        case EWC():  # alone it trains nothing: its gradient is zero where the weights begin
-            return
         case CE() | KD() | MSE() | Features():
             for part in reversed(path(term.exit)):
                 yield part

@@ -42,7 +42,6 @@ from support import CPU, NUMERICS, Vision, network, run_all, tiny_data, tiny_stu
 LAST_ONLY = "joint, last exit only"
 """Joint training with all weight on the last exit."""
 HEADS_ONLY = "pretrained-branch, scope head"
-CONSOLIDATED = "sequential, against ewc"
 SMALLEST = "digits-cnn"
 """The backbone that runs every strategy."""
 UNTRACEABLE = "attached by lists of submodules"
@@ -111,12 +110,8 @@ def contract_plan(
     net = own[backbone]() if backbone in own else network(LIKE.get(backbone, backbone))
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
     heads = {"name": "pretrained-branch", "as": HEADS_ONLY, "scope": "head"}
-    consolidated = {"name": "sequential", "as": CONSOLIDATED, "against": "ewc", "keep": 100.0}
     study = tiny_study(
-        strategies
-        or {SMALLEST: [*STRATEGIES, last, heads, consolidated], OWN_DATA: ON_OWN_DATA}.get(
-            backbone, KINDS
-        ),
+        strategies or {SMALLEST: [*STRATEGIES, last, heads], OWN_DATA: ON_OWN_DATA}.get(backbone, KINDS),
         backbone,
         recipe={"epochs": 1, "batch_size": BATCH},
         execution={"mode": mode},

@@ -22,7 +22,7 @@ from offramp.engine.weights import Weights
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside
 from offramp.parts import head, heads, path, segments
-from offramp.phase import CE, EWC, Phase
+from offramp.phase import CE, Phase
 from offramp.strategies import STRATEGIES
 from support import CPU, NUMERICS, network, tiny_data, tiny_plan, tiny_study
 
@@ -47,7 +47,6 @@ def refined(exits: int) -> tuple[Phase, ...]:
 
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {name: (name, {}) for name in STRATEGIES} | {
     "a function": (refined, {}),
-    "ewc": ("sequential", {"against": "ewc", "keep": 100.0}),
     "students on trunks": ("distillation", {"students": "independent"}),
     "a file": (f"{__file__}:refined", {}),
     "shared students": ("distillation", {"students": "shared"}),
@@ -123,10 +122,6 @@ def by_hand(
         for phase in program(net, strategy, options=options, seed=42, **more):
             with phase:
                 optimizer = torch.optim.SGD(phase.groups(RATE), momentum=0.9, fused=True)
-                if any(isinstance(term, EWC) for term in phase.declaration.terms):
-                    few = min(512, count)
-                    rows = torch.arange(few) * count // few
-                    phase.weigh([(images.read("train", rows), images.labels("train", rows))])
                 for epoch in range(epochs):
                     permutation = order(seed, epoch, count)
                     for step, (low, high) in enumerate(bounds(count, BATCH)):

@@ -24,7 +24,7 @@ from offramp.errors import OfframpError, OfframpWarning
 from offramp.nets import ExitNetwork
 from offramp.nets.foreign import MultiExit
 from offramp.parts import backbone, head, heads, segments
-from offramp.phase import CE, EWC, KD, LIVE, Gated, Gates, Init, Phase, Survivors, Unsolved
+from offramp.phase import CE, KD, LIVE, Gated, Gates, Init, Phase, Survivors, Unsolved
 from offramp.strategies import STRATEGIES
 from wording import refusal
 
@@ -197,14 +197,14 @@ def test_gradients_of_half_batches_add_up() -> None:
         ("distillation", {}, 1),
         ("self-distillation", {}, 0),
         ("separate", {}, 1),
-        ("sequential", {"against": "ewc", "keep": 10.0}, 1),
+        ("sequential", {"keep": 10.0}, 1),
         ("joint-two-stage", {}, 2),
         ("gated", {}, 1),
         ("imta", {}, 1),
     ],
 )
 def test_a_phase_goes_on_from_a_checkpoint(strategy: str, options: dict[str, Any], number: int) -> None:
-    """Teacher, adapters and anchors come with the phase; the rest is PyTorch's."""
+    """Teacher and adapters come with the phase; the rest is PyTorch's."""
 
     def again(phase: LoopPhase, optimizer: torch.optim.Optimizer) -> None:
         for images, labels in batches():
@@ -215,8 +215,6 @@ def test_a_phase_goes_on_from_a_checkpoint(strategy: str, options: dict[str, Any
     whole, saved = attached(), io.BytesIO()
     for phase in program(whole, strategy, options=options)[: number + 1]:
         with phase:
-            if any(isinstance(t, EWC) for t in phase.declaration.terms):
-                phase.weigh(batches())
             optimizer = stepped(phase)
             if phase.number == number:
                 torch.save([whole.state_dict(), phase.state_dict(), optimizer.state_dict()], saved)
@@ -505,10 +503,6 @@ def diverges(phase: LoopPhase, net: ExitNetwork) -> None:
     next(iter(net.parameters())).data.fill_(float("nan"))
 
 
-def consolidated(exits: int) -> tuple[Phase, ...]:
-    return (Phase("held", segments(1, exits) | heads(1, exits), (CE(1), EWC((exits,)))),)
-
-
 IMAGES, LABELS = batches()[0]
 BELOW = F.one_hot(LABELS, CLASSES) * 1.5 - 0.5 / CLASSES * torch.ones(CLASSES)  # they add up to 1
 IN_USE = {
@@ -529,7 +523,6 @@ IN_USE = {
     "another-optimizer": lambda: in_phase(other_optimizer),
     "frozen-changed": lambda: in_phase(writes_on_frozen),
     "not-finite": lambda: in_phase(diverges),
-    "not-weighed": lambda: in_phase(lambda p, _: p.module(IMAGES, LABELS), consolidated),
     "pickled": lambda: pickle.dumps(attached()),
 }
 
@@ -574,7 +567,7 @@ LOGITS = [torch.zeros(8, CLASSES)] * 2
     [
         ((CE(3),), LOGITS, LABELS),
         ((KD(1, teacher_exit=3),), LOGITS, LABELS, LOGITS),
-        ((CE(1), EWC((2,))), LOGITS, LABELS),
+        ((CE(1), Gates((1, 2))), LOGITS, LABELS),
         (Phase("s", head(1), (KD(1, 2),), teacher="t"), LOGITS, LABELS),
         ((CE(1), CE(2)), [torch.zeros(8, CLASSES), torch.zeros(4, CLASSES)], LABELS),
         ((CE(1), CE(2)), [torch.zeros(8, CLASSES), torch.zeros(8, CLASSES + 1)], LABELS),

@@ -18,7 +18,6 @@ import offramp
 from offramp import (
     BEFORE,
     CE,
-    EWC,
     KD,
     LIVE,
     MSE,
@@ -86,7 +85,6 @@ def live(exits: int) -> tuple[Phase, ...]:
         ),
         Phase("heads", heads(1, exits), (CE(1),), sample_weights=Survivors(threshold=0.9)),
         Phase("gates", heads(1, exits), (CE(1), Gates(every, cost=0.2)), sample_weights=Gated()),
-        Phase("held", heads(1, exits), (CE(1), EWC((exits,), weight=100.0))),
     )
 
 

@@ -1,21 +1,19 @@
-"""What some losses keep beside the network while a phase trains: adapters between features, and anchors
-of weights. Both belong to the trainee and end with it; no part, network or finished node has them."""
+"""What some losses keep beside the network while a phase trains: adapters between features. They belong
+to the trainee and end with it; no part, network or finished node has them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from offramp.device import seeded
-from offramp.engine.losses import LossContext, cross_entropies, mean_of, objective
+from offramp.engine.losses import LossContext, mean_of, objective
 from offramp.engine.passes import ExitAnswers
-from offramp.errors import OfframpError
 from offramp.hashing import derive
 from offramp.nets.network import ExitNetwork, inside
-from offramp.phase import EWC, Features, Loss, Phase, adapters, teachers
+from offramp.phase import Features, Loss, Phase, adapters, teachers
 
 Adapters = Mapping[tuple[int, int], nn.Linear]  # by the exit that learns and the one it learns from
 
@@ -56,73 +54,6 @@ def adapted(
         own = mine.features[onto] if term.exit == onto else through[term.exit, onto]
         pairs[term] = own, mean_of(several)
     return pairs
-
-
-@dataclass(frozen=True, eq=False)
-class Anchor:
-    """Where weights were when a phase began, and how much each mattered (elastic weight consolidation,
-    Kirkpatrick et al., arXiv 1612.00796)."""
-
-    start: Mapping[str, Tensor]  # the values, by the name of each parameter that trains
-    # the mean over images of the squared derivative of the cross-entropy (the diagonal of the empirical
-    # Fisher matrix)
-    fisher: Mapping[str, Tensor]
-
-
-Anchors = Mapping[int, Anchor]  # by the number of the term in the loss
-
-
-Looks = Callable[[int], Iterable[tuple[ExitAnswers, Tensor]]]
-"""At most so many training images, one at a time, each as it is and in eval mode: what the exits answer,
-and its label [1]."""
-
-
-def anchored(
-    loss: Loss, named: Mapping[str, nn.Parameter], looks: Looks, several: bool = False
-) -> Anchors:
-    """Those of a loss, from the weights that are `named` now: the parameters that train. several:
-    whether an image has several labels."""
-    anchors = {}
-    for number, term in enumerate(loss):
-        if isinstance(term, EWC):
-            start = {name: parameter.detach().clone() for name, parameter in named.items()}
-            anchors[number] = Anchor(start, _fisher(term, named, looks, several))
-    return anchors
-
-
-def _fisher(
-    term: EWC, named: Mapping[str, nn.Parameter], looks: Looks, several: bool
-) -> dict[str, Tensor]:
-    """Image by image, since the square of a mean is not the mean of squares."""
-    weights, count = list(named.values()), 0
-    sums = [torch.zeros_like(parameter) for parameter in weights]
-    for mine, labels in looks(term.images):
-        count += 1
-        entropies = [cross_entropies(mine.logits[k], labels, several).mean() for k in term.exits]
-        loss = torch.stack(entropies).sum()
-        slopes = torch.autograd.grad(loss, weights, allow_unused=True, materialize_grads=True)
-        for total, slope in zip(sums, slopes, strict=True):
-            slope = slope.detach()  # zeros, of what the loss does not read, may ask for a gradient
-            total.addcmul_(slope, slope)
-    if not count:
-        raise OfframpError(
-            "no image came to measure how much each weight matters; give phase.weigh a loader of some"
-        )
-    return {name: total / count for name, total in zip(named, sums, strict=True)}
-
-
-def penalties(anchors: Anchors, loss: Loss, named: Mapping[str, nn.Parameter]) -> dict[EWC, Tensor]:
-    """By term, Σ F (θ - θ*)², a scalar with a gradient."""
-    scalars = {}
-    for number, anchor in anchors.items():
-        term = loss[number]
-        assert isinstance(term, EWC)
-        moved = [
-            (anchor.fisher[name] * (parameter - anchor.start[name]).square()).sum()
-            for name, parameter in named.items()
-        ]
-        scalars[term] = torch.stack(moved).sum()
-    return scalars
 
 
 def phase_loss(

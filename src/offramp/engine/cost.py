@@ -27,7 +27,7 @@ from offramp.engine.values import (
 from offramp.inputs import blank
 from offramp.nets.network import ExitNetwork, inside
 from offramp.parts import Part, heads, path, segments
-from offramp.phase import EWC, adapters
+from offramp.phase import adapters
 
 BACKWARD = 2  # a backward pass costs about two forward passes of the same layers
 
@@ -112,9 +112,8 @@ def live_macs(
     )
     above += sum(_adapter(net, pair) for pair in adapters(node.terms))
     train, validation = images["train"], images["validation"]
-    anchors = sum(min(term.images, train) for term in node.terms if isinstance(term, EWC))
-    forward = epochs * (train + validation) + closings * train + anchors
-    return above * (forward + BACKWARD * (train * epochs + anchors))
+    forward = epochs * (train + validation) + closings * train
+    return above * (forward + BACKWARD * train * epochs)
 
 
 def exit_shares(node: Node, net: ExitNetwork) -> dict[int, float]:

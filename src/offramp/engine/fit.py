@@ -21,7 +21,6 @@ from offramp.engine.trainee import (
     Row,
     Step,
     Trainee,
-    anchor,
     averaged,
     handed_on,
     loss_of,
@@ -109,7 +108,6 @@ def fit(
     limits = bounds(count, batch_size)
     for trainee in active:
         _check_average(trainee, len(limits))
-        anchor(trainee, passes, images)
     while active:
         images.take_seconds()
         began = images.clock()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from numbers import Real
 from types import TracebackType
@@ -22,11 +22,7 @@ from torch.utils.hooks import RemovableHandle
 
 from offramp.device import seeded, widest
 from offramp.engine.auxiliary import (
-    Anchor,
-    Anchors,
-    anchored,
     drawn_adapters,
-    penalties,
     phase_loss,
 )
 from offramp.engine.losses import LossContext, check_labels, cross_entropies, gating, spent_at
@@ -41,7 +37,7 @@ from offramp.nets.foreign import MultiExit
 from offramp.nets.inside import NetworkParts
 from offramp.nets.network import ExitNetwork, inside, reshape
 from offramp.parts import Carry, Part, Parts, heads, segments
-from offramp.phase import BEFORE, EWC, Init, Phase, Program, describe, listed, notes
+from offramp.phase import BEFORE, Init, Phase, Program, describe, listed, notes
 from offramp.process import uninterrupted
 from offramp.units import counted
 
@@ -227,7 +223,6 @@ class PhaseModule(nn.Module):
         self._smoothing, self._several = course.smoothing, course.several
         gated = attached is not None and phase.gated
         self._spent = spent_at(attached, phase.exits) if attached is not None and gated else {}
-        self.anchors: Anchors = {}
         self.entered, self.batches = True, 0
         self.seen: tuple[dict[int, Tensor], Tensor] | None = None
 
@@ -247,7 +242,7 @@ class PhaseModule(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
         """[B, C, H, W] or [B, T], and labels [B] or [B, C] → the loss; without labels, the answers."""
         if not torch.compiler.is_compiling():
-            self._check(labels)
+            self._check()
             self._check_images(images)
         if labels is not None:  # before statistics move
             labels = check_labels(labels, len(images), self._body.net.classes, self._several)
@@ -291,7 +286,6 @@ class PhaseModule(nn.Module):
             self.class_weights,
             self._smoothing,
             gating=gating(net, logits, self._spent) if phase.gated else None,
-            penalties=penalties(self.anchors, phase.terms, self.weights()) if self.anchors else {},
             several=self._several,
         )
         theirs = mine if self._teacher is None else theirs  # its own teacher, or nobody's
@@ -341,18 +335,13 @@ class PhaseModule(nn.Module):
             kind = str(images.dtype).removeprefix("torch.")
             raise OfframpError(f"the images are {list(images.shape)} {kind}; give {wants}{remedy}")
 
-    def _check(self, labels: Tensor | None) -> None:
+    def _check(self) -> None:
         """Raises OfframpError for a call that would train something else than the phase says."""
         phase = self._phase
         if not self.entered:
             raise OfframpError(
                 f"the loss of phase '{phase.name}' is computed outside of the phase; call phase.module "
                 "inside of `with phase:`, and make DDP and other wrappers anew in each phase"
-            )
-        if labels is not None and not self.anchors and any(isinstance(t, EWC) for t in phase.terms):
-            raise OfframpError(
-                f"phase '{phase.name}' holds weights near where they begin; call phase.weigh(loader) "
-                "before the first step, which measures how much each matters"
             )
         for part in self._body.parts:
             modes = self._body.modes(part)
@@ -464,33 +453,6 @@ class LoopPhase:
         several = self._course.several
         return {k: cross_entropies(own, labels, several).mean().item() for k, own in logits.items()}
 
-    def weigh(self, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-        """Measure how much each weight matters, for a loss that holds weights near where they begin
-        (EWC).
-
-        Args:
-            batches: Images as they are, without augmentation, and labels [B]. As many images are looked
-                at, one by one, as the loss says.
-        """
-        module, phase, course = self.module, self.declaration, self._course
-
-        def looks(most: int) -> Iterator[tuple[ExitAnswers, Tensor]]:
-            count = 0
-            for images, labels in batches:
-                for row in range(min(len(images), most - count)):
-                    label = labels[row : row + 1]
-                    yield (
-                        module._body.answers(phase, images[row : row + 1]),
-                        label.float() if course.several else label,
-                    )
-                count += len(images)
-                if count >= most:
-                    return
-
-        module.eval()
-        module.anchors = anchored(phase.terms, module.weights(), looks, course.several)
-        module.train()
-
     # Entering and leaving
 
     def __enter__(self) -> LoopPhase:
@@ -553,8 +515,6 @@ class LoopPhase:
         module = PhaseModule(phase, body, teacher, course)
         if self._loaded is not None:
             module.adapters.load_state_dict(self._loaded["adapters"])
-            anchors = self._loaded["anchors"].items()
-            module.anchors = {n: Anchor(anchor["start"], anchor["fisher"]) for n, anchor in anchors}
         _agree(body.module)
         self._sums = _sums(body.module)
         self._module, self.state, course.current = module.train(), "entered", self.number
@@ -619,12 +579,10 @@ class LoopPhase:
         """What the phase needs beside the network's and the optimizer's state to be entered again in
         another process: tensors, numbers and text."""
         course, module = self._course, self._module
-        anchors = {} if module is None else module.anchors
         return {
             "phase": self.name,
             "left": {name: course.left[name] for name in course.needs(self.number) & course.left.keys()},
             "adapters": {} if module is None else module.adapters.state_dict(),
-            "anchors": {n: {"start": a.start, "fisher": a.fisher} for n, a in anchors.items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -637,7 +595,7 @@ class LoopPhase:
         Raises:
             OfframpError: It is of another phase, or the phase is entered.
         """
-        if not isinstance(state, Mapping) or not {"left", "adapters", "anchors"} <= state.keys():
+        if not isinstance(state, Mapping) or not {"left", "adapters"} <= state.keys():
             raise OfframpError(f"the state is {kind_of(state)}; give what phase.state_dict() returned")
         if state.get("phase") != self.name or self.state == "entered":
             raise OfframpError(

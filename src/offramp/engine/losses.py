@@ -16,7 +16,6 @@ from offramp.inputs import check_numbers
 from offramp.nets.network import ExitNetwork, exit_macs, inside
 from offramp.phase import (
     CE,
-    EWC,
     KD,
     MSE,
     Features,
@@ -390,7 +389,6 @@ class LossContext:
     # by term, the adapted features and those that they learn, [B, D] each
     features: Mapping[Features, tuple[Tensor, Tensor]] = field(default_factory=dict)
     gating: Gating | None = None  # what the network's gates answer, where the phase has some
-    penalties: Mapping[EWC, Tensor] = field(default_factory=dict)  # scalars by term
     several: bool = False  # whether an image has several labels
 
 
@@ -421,8 +419,6 @@ def objective(
             case Gates():
                 assert gating is not None
                 return gate_loss(term.exits, term.cost, logits, labels, gating)
-            case EWC():
-                return context.penalties[term]
             case CE():
                 own, weights = logits[term.exit], image_weights.get(term.exit)
                 how = (context.class_weights, context.smoothing, weights, context.several)
@@ -492,9 +488,9 @@ def early_exit_loss(
     ):
         raise OfframpError(f"the loss is {kind_of(loss)}; give a Phase, or terms such as (CE(1), CE(2))")
     terms: tuple[Term, ...] = tuple(listed)
-    if any(isinstance(t, Features | Gates | EWC) for t in terms) or (phase and phase.gated):
+    if any(isinstance(t, Features | Gates) for t in terms) or (phase and phase.gated):
         raise OfframpError(
-            "the loss reads more than logits (Features, Gates or EWC); train it by offramp.program, "
+            "the loss reads more than logits (Features or Gates); train it by offramp.program, "
             "whose phase.module has what it reads"
         )
     if phase and phase.taught and not phase.live and teacher is None:

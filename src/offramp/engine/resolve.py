@@ -21,7 +21,7 @@ from offramp.nets.identity import tensors_digest
 from offramp.nets.network import ExitNetwork, inside
 from offramp.numerics import Numerics
 from offramp.parts import Carry, Part, Parts, heads, path, segments
-from offramp.phase import BEFORE, CE, EWC, Init, Loss, Phase, Program, Term, carry_of, check
+from offramp.phase import BEFORE, CE, Init, Loss, Phase, Program, Term, carry_of, check
 from offramp.recipe import ADOPTED, Recipe, clash
 
 KEY_VERSION = 1
@@ -108,7 +108,7 @@ def resolve(program: Program, net: ExitNetwork, setting: Setting) -> Resolved:
 
     Raises:
         OfframpError: For a program that does not fit the network, for exits that learn what to carry
-            without a final exit, for consolidated weights on several devices, or a recipe override that
+            without a final exit, or a recipe override that
             names no phase or no field.
     """
     check(program, net.exits)
@@ -196,11 +196,6 @@ def _reads(
     teacher: Mapping[int, Lineage],
 ) -> dict[str, Any]:
     """All that a phase reads, in words that hold on any network of equal layers."""
-    if setting.numerics.ranks > 1 and any(isinstance(term, EWC) for term in phase.terms):
-        raise OfframpError(
-            f"phase '{phase.name}' consolidates weights (EWC), which works on one device; set "
-            "execution.devices: 1"
-        )
     own = {k: [start[part] for part in path(k)] for k in phase.exits}
     return {
         "version": KEY_VERSION,

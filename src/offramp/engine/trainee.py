@@ -13,17 +13,12 @@ from torch import Tensor, nn
 
 from offramp.engine.auxiliary import (
     Adapters,
-    Anchor,
-    Anchors,
     adapter_state,
-    anchored,
     drawn_adapters,
-    penalties,
     phase_loss,
 )
-from offramp.engine.images import Images
 from offramp.engine.losses import LossContext, gating
-from offramp.engine.passes import ExitAnswers, Pass
+from offramp.engine.passes import ExitAnswers
 from offramp.engine.ranks import Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.tally import Tally, measured
@@ -32,7 +27,7 @@ from offramp.labels import several
 from offramp.meters.meter import Usage
 from offramp.nets.network import ExitNetwork, gated, inside
 from offramp.parts import Part
-from offramp.phase import EWC, Phase
+from offramp.phase import Phase
 from offramp.process import uninterrupted
 from offramp.recipe import Recipe, best_epoch, finished
 
@@ -77,8 +72,6 @@ class Trainee:
     average: dict[str, Tensor] = field(default_factory=dict)
     # of the loss between features; they train and are averaged as the parts are
     adapters: Adapters = field(default_factory=dict)
-    # of a loss that holds weights near where they were; see `anchor`
-    anchors: Anchors = field(default_factory=dict)
     # in seconds since 1970; None where a checkpoint does not say
     began: float | None = field(default_factory=time)
 
@@ -192,32 +185,10 @@ def train_mode(trainee: Trainee, mode: bool) -> None:
         inside(trainee.net).train_part(part, mode)
 
 
-def anchor(trainee: Trainee, passes: Pass, images: Images) -> None:
-    """Before the first step of a phase that holds weights: where they begin, unless that is known."""
-    node, net = trainee.node, trainee.net
-    if trainee.anchors or not any(isinstance(term, EWC) for term in node.terms):
-        return
-
-    def looks(most: int) -> Iterator[tuple[ExitAnswers, Tensor]]:
-        count = images.count("train")
-        few = min(most, count)  # evenly spread, since images may lie in the order of classes
-        rows = torch.split(torch.arange(few, device=images.device) * count // few, 1)
-        for row, read in zip(rows, passes.reads("train", rows, None, [node]), strict=True):
-            yield passes.answers(node, net, read)[0], images.labels("train", row)
-
-    sets = several(images.labels("train", torch.zeros(1, dtype=torch.int64, device=images.device)))
-    trainee.anchors = anchored(node.terms, _weights(trainee), looks, sets)
-
-
 def _network_state(trainee: Trainee) -> dict[str, Tensor]:
     """Parameters and buffers of the network that the node trains, by their original names."""
     parts = (inside(trainee.net).state(part) for part in sorted(trainee.node.trained))
     return {name: tensor for named in parts for name, tensor in named.items()}
-
-
-def _weights(trainee: Trainee) -> dict[str, nn.Parameter]:
-    """The parameters among them."""
-    return {n: t for n, t in _network_state(trainee).items() if isinstance(t, nn.Parameter)}
 
 
 def loss_of(
@@ -229,12 +200,9 @@ def loss_of(
     smoothing: float = 0.0,
 ) -> Tensor:
     """The node's loss, a scalar: see `objective`."""
-    node, anchors = trainee.node, trainee.anchors
-    pull = penalties(anchors, node.terms, _weights(trainee)) if anchors else {}
+    node = trainee.node
     gates = gating(trainee.net, mine.logits) if node.phase.gated else None
-    context = LossContext(
-        class_weights, smoothing, gating=gates, penalties=pull, several=several(labels)
-    )
+    context = LossContext(class_weights, smoothing, gating=gates, several=several(labels))
     return phase_loss(node.phase, trainee.adapters, mine, theirs, labels, context)
 
 
@@ -364,8 +332,6 @@ def pack(trainee: Trainee) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A checkpoint: tensors and JSON. With it `unpack` goes on as if nothing had happened."""
     named: dict[str, Mapping[str, Tensor]] = {"last": trained_state(trainee), "best": trainee.best}
     named["average"] = trainee.average
-    for number, anchor in trainee.anchors.items():
-        named |= {f"anchor/{number}": anchor.start, f"fisher/{number}": anchor.fisher}
     # By name: the optimizer's numbers depend on where the network is cut.
     names, recipe = _names(trainee), trainee.node.recipe
     over = finished(trainee.validation_losses, recipe)
@@ -418,9 +384,6 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     def under(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
 
-    def as_weights(prefix: str) -> dict[str, Tensor]:
-        return {name: _laid_as(weights[name], tensor) for name, tensor in under(prefix).items()}
-
     shapes = {name: tensor.shape for name, tensor in _live(trainee)}
     last, trainee.best = under("last/"), under("best/")
     for each in (last, trainee.best if state["epoch"] else last):
@@ -429,9 +392,6 @@ def unpack(trainee: Trainee, tensors: Mapping[str, Tensor], state: Mapping[str, 
     restore(trainee, last)
     for name, average in trainee.average.items():
         average.copy_(tensors[f"average/{name}"])
-    weights = _weights(trainee)
-    terms = sorted({int(name.partition("/")[0]) for name in under("anchor/")})
-    trainee.anchors = {n: Anchor(as_weights(f"anchor/{n}/"), as_weights(f"fisher/{n}/")) for n in terms}
     fields: dict[int, dict[str, Tensor]] = {}
     parameters = _parameters(trainee)
     numbers = {name: index for index, name in enumerate(_names(trainee))}

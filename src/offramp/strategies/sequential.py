@@ -1,14 +1,11 @@
-from typing import Literal, assert_never
-
 from offramp.parts import head, heads, segments
-from offramp.phase import CE, EWC, KD, Loss, Phase, Program
+from offramp.phase import CE, KD, Phase, Program
 from offramp.strategies.baseline import baseline
 
 
 def sequential(
     exits: int,
     *,
-    against: Literal["lwf", "ewc"] = "lwf",
     keep: float = 1.0,
     tau: float = 2.0,
     fine_tune_scale: float = 1.0,
@@ -17,15 +14,12 @@ def sequential(
 
     1. train the backbone with the final exit
     2. for n = 1 … N: add exit n; train all layers and the heads added so far on
-       lwf: L = CE(exit n) + λ · Σ τ² KL(before ∥ now) over the exits that were there before,
-            `before` being the network as the last step left it (learning without forgetting)
-       ewc: L = CE(exit n) + λ · Σ F (θ - θ*)², θ* the weights as the last step left them, F how much
-            they matter to the exits that were there before (elastic weight consolidation)
+       L = CE(exit n) + λ · Σ τ² KL(before ∥ now) over the exits that were there before,
+       `before` being the network as the last step left it (learning without forgetting)
 
     Args:
         exits: K.
-        against: The method against forgetting.
-        keep: λ; for ewc it is in the thousands.
+        keep: λ.
         tau: τ.
         fine_tune_scale: Times the learning rate in step 2. A new head starts untrained, and with a small
             rate it stays so.
@@ -33,19 +27,11 @@ def sequential(
     program = baseline(exits)
     for n in range(1, exits):
         earlier = (*range(1, n), exits)
-        remember: Loss
-        match against:
-            case "lwf":
-                remember = tuple(KD(k, k, tau, weight=keep) for k in earlier)
-            case "ewc":
-                remember = (EWC(earlier, weight=keep),)
-            case _:
-                assert_never(against)
         added = Phase(
             f"exit {n}",
             train=segments(1, exits) | heads(1, n) | head(exits),
-            loss=(CE(n), *remember),
-            teacher=program[-1].name if against == "lwf" else None,
+            loss=(CE(n), *(KD(k, k, tau, weight=keep) for k in earlier)),
+            teacher=program[-1].name,
             recipe={"learning_rate_scale": fine_tune_scale},
         )
         program = (*program, added)
