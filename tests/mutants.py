@@ -93,7 +93,6 @@ DROPPED = frozenset(
     {"detach", "copy", "clone", "mean", "abs", "strip", "lower"}
 )  # methods without arguments
 
-
 SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 PLAIN = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr, ast.Raise, ast.Assert)
 """Statements without others inside."""
@@ -131,10 +130,7 @@ def mutations(node: ast.AST) -> Iterator[ast.AST]:
         case ast.Compare(ops=[operator]) if type(operator) in SWAPPED:
             other.ops = [SWAPPED[type(operator)]()]
             yield other
-        case ast.BinOp(op=operator) if type(operator) in SWAPPED:
-            other.op = SWAPPED[type(operator)]()
-            yield other
-        case ast.BoolOp(op=operator):
+        case ast.BinOp(op=operator) | ast.BoolOp(op=operator) if type(operator) in SWAPPED:
             other.op = SWAPPED[type(operator)]()
             yield other
         case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -288,14 +284,10 @@ def tests_of(path: Path, whole: bool) -> list[Path]:
 
 
 class Noticed:
-    """A plugin of pytest: what is quick runs first, and the first failure is kept."""
+    """A plugin of pytest that keeps the first failure."""
 
     def __init__(self) -> None:
         self.first = ""
-
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self.first = self.first or (report.nodeid if report.failed else "")
@@ -341,8 +333,8 @@ def failure(tests: Sequence[Path], copied: Path, more: Sequence[str] = ()) -> st
 
 
 def verdict(work: tuple[int, Fault, Path, bool]) -> tuple[int, str]:
-    """Which test notices a fault, "survived", or why it cannot be planted. The test that noticed it when
-    it was frozen runs first. copies: has a folder for each process, which holds a copy of `src`."""
+    """Number and fate of a fault: the test that notices it, "survived", or why it is not planted. What
+    noticed it when it was frozen runs first. The folder has a copy of `src` for each process."""
     at, fault, copies, whole = work
     copied = copies / str(os.getpid())
     if not copied.exists():
@@ -388,6 +380,8 @@ def summary(faults: dict[int, Fault], results: dict[int, str]) -> str:
         top = faults[at].file.partition("/")[0] if "/" in faults[at].file else "(no folder)"
         counts.setdefault(top, Counter())[state(result)] += 1
     lines = [f"{top:12} {dict(counter)}" for top, counter in sorted(counts.items())]
+    if gone := [at for at, result in results.items() if state(result) == "gone"]:
+        lines.append(f"Say why in `void` of {FROZEN.name}: {gone}")
     judged = [at for at, result in results.items() if state(result) in ("killed", "survived")]
     killed = sum(state(results[at]) == "killed" for at in judged)
     lines.append(f"{killed} of {len(judged)} killed ({killed / max(len(judged), 1):.0%})")
