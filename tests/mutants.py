@@ -1,7 +1,8 @@
 """Plant small faults, one at a time, and see which tests notice: `make mutants`.
 
     python tests/mutants.py --frozen               the faults of mutants.json: which are noticed
-    python tests/mutants.py --frozen --unmeasured  those without a result, which it writes there
+    python tests/mutants.py --frozen --unmeasured  those without a result, which it writes there; --whole
+                                                   adds those that survived the quick tests
     python tests/mutants.py                        60 faults of the code as it is, drawn with seed 0
     python tests/mutants.py --folder policy --seed 3 --count 20 --whole
     python tests/mutants.py --only 7 31            of the 60, these two again
@@ -79,6 +80,7 @@ LARGE = (
     *("statsmodels.api", "sklearn.metrics", "pydantic", "rich", "click", "safetensors.torch"),
 )
 """Libraries that take long to import."""
+SURVIVED_QUICK = "survived the quick tests"
 SECONDS = 120  # a test that runs longer has noticed the fault: it hangs
 
 SWAPPED = {
@@ -107,7 +109,8 @@ class Fault:
         within: The function, class or constant around it, by its qualified name.
         before: What stands there: an expression or a statement, which its scope has once.
         after: What is planted instead.
-        result: The test that failed first when it was frozen, "survived", or nothing: not measured.
+        result: The test that failed first when it was frozen, "survived" (all tests of the folder),
+            SURVIVED_QUICK, or nothing: not measured.
         void: Why no code does this any more, in a person's words.
     """
 
@@ -360,7 +363,8 @@ def verdict(work: tuple[int, Fault, Path, bool]) -> tuple[int, str]:
     before = noticed([ROOT / fault.result]) if fault.result.startswith("tests/") else ""
     if before.startswith("tests/"):
         return at, before
-    return at, noticed(tests_of(file.relative_to(copied / "offramp"), whole), *more) or "survived"
+    who = noticed(tests_of(file.relative_to(copied / "offramp"), whole), *more)
+    return at, who or ("survived" if whole else SURVIVED_QUICK)
 
 
 def save(faults: Sequence[Fault]) -> None:
@@ -370,7 +374,9 @@ def save(faults: Sequence[Fault]) -> None:
 
 
 def state(result: str) -> str:
-    return result if result in ("survived", "void", "gone", "not located") else "killed"
+    if result.startswith("survived"):
+        return "survived"
+    return result if result in ("void", "gone", "not located") else "killed"
 
 
 def summary(faults: dict[int, Fault], results: dict[int, str]) -> str:
@@ -393,7 +399,9 @@ def summary(faults: dict[int, Fault], results: dict[int, str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--frozen", action="store_true", help="the faults of mutants.json")
-    parser.add_argument("--unmeasured", action="store_true", help="those without a result; writes it")
+    parser.add_argument(
+        "--unmeasured", action="store_true", help="those without a result of such tests; writes it"
+    )
     parser.add_argument("--freeze", action="store_true", help="write what is drawn to mutants.json")
     parser.add_argument("--without", metavar="REGEX", help="draw no fault whose line has this")
     parser.add_argument("--count", type=int, default=60)
@@ -411,7 +419,10 @@ def main() -> None:
     if options.freeze:
         save(every)
     faults = dict(enumerate(every, 1))
-    chosen = [at for at in options.only or faults if not (options.unmeasured and faults[at].result)]
+    finished = set() if not options.unmeasured else {at for at in faults if faults[at].result}
+    if options.whole:
+        finished = {at for at in finished if faults[at].result != SURVIVED_QUICK}
+    chosen = [at for at in options.only or faults if at not in finished]
     if options.list or options.freeze:
         for at in chosen:
             print(f"{at}. {faults[at]}\n    {faults[at].void or faults[at].result or 'not measured'}")
