@@ -97,9 +97,9 @@ test-ray: $(READY)
 test-ranks: $(READY)
 	$(BIN)/python -m pytest --long tests/study/test_together.py
 
-# Sixty small faults, planted one at a time: which tests notice? One that none does costs a folder of tests.
+# The small faults of tests/mutants.json, planted one at a time: which do tests notice?
 mutants: $(READY)
-	$(BIN)/python tests/mutants.py
+	$(BIN)/python tests/mutants.py --frozen
 
 # On a machine that does nothing else: docs/performance.md says what is measured, and for how long.
 bench: $(READY)

@@ -290,6 +290,7 @@ def larger(count: int, seed: int) -> tuple[Tensor, list[int]]:
     return nn.functional.interpolate(images, 16).to(torch.uint8), rows.labels
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("kind", [MSDNet, *long(RANet, BranchyNet, TokenViT)])
 def test_published_networks_are_calibrated_answer_and_ship(
     kind: type[nn.Module], tmp_path: Path

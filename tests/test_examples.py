@@ -99,6 +99,7 @@ class Small(nn.Module):
         return self.head(self.layer3(self.layer2(self.layer1(x))))  # type: ignore[no-any-return]
 
 
+@pytest.mark.journey
 def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)

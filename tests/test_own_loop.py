@@ -49,6 +49,7 @@ class OwnExits(Digits):
         return {"early": self.early(x), "late": self.fc(self.layer3(self.layer2(x)))}
 
 
+@pytest.mark.journey
 @pytest.mark.filterwarnings("ignore")  # of the libraries, which change
 @pytest.mark.parametrize("title", [title for title, blocks in SECTIONS.items() if blocks])
 def test_an_example_runs(title: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

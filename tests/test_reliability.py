@@ -1,4 +1,4 @@
-"""The table of faults that were tried names tests that are there."""
+"""The tables of faults that were tried and of journeys name tests that are there."""
 
 import re
 from pathlib import Path
@@ -19,3 +19,15 @@ def test_each_fault_has_a_test_that_is_there() -> None:
     assert gone == []
     doors = [door for door, _, _ in named]
     assert len(doors) > 40 and doors == sorted(doors), "sorted by door"
+
+
+def test_the_journeys_are_those_that_are_marked() -> None:
+    marked = set()
+    for path in TESTS.rglob("test_*.py"):
+        text = path.read_text()
+        one = r"^@pytest\.mark\.journey\n(?:@(?:.|\n(?!\n))*?\n)??def (\w+)\("
+        every = r"^pytestmark = pytest\.mark\.journey$" if path.name == "test_journeys.py" else "(?!)"
+        tests = re.findall(r"^def (test_\w+)\(", text, re.M) if re.search(every, text, re.M) else []
+        marked |= {(path.name, test) for test in tests + re.findall(one, text, re.M)}
+    section = PAGE.read_text().split("\n## Journeys\n")[1].split("\n## ")[0]
+    assert sorted(re.findall(r"`(\w+\.py)::(\w+)` \|", section)) == sorted(marked)

@@ -473,6 +473,7 @@ def built(runs: Path, tmp_path: Path, *more: object) -> tuple[object, ...]:
     return ("build", *named, *settings, "--strategy", "joint", *places, "--no-measure", *more)
 
 
+@pytest.mark.journey
 def test_from_a_table_to_a_bundle_in_one_command(runs: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     done = ok(call(*built(runs, tmp_path, "--max-hamming-loss", "2%", "--anyway")))

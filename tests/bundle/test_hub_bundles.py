@@ -68,6 +68,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     assert not end.value.code
 
 
+@pytest.mark.journey
 def test_what_is_pushed_answers_when_it_is_fetched(fake: Hub, leaving: Path, tmp_path: Path) -> None:
     address = hub.push(leaving, "me/digits", "mit", dataset="ylecun/mnist", private=True)
     assert address.startswith(f"{fake.address}/me/digits/commit/") and fake.private["me/digits"]

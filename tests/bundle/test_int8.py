@@ -49,6 +49,7 @@ def images_of(name: str) -> SplitImages:
     return SplitImages(data.splits[name].images, torch.tensor(data.mean), torch.tensor(data.std))
 
 
+@pytest.mark.journey
 def test_it_answers_in_int8_as_it_was_calibrated(store: Store, tmp_path: Path) -> None:
     rule = solved(store, "joint")
     card = export_to(tmp_path / "b", store, rule, ASKED).card

@@ -356,6 +356,7 @@ def test_the_function_returns_its_exit_code(capsys: pytest.CaptureFixture[str]) 
     assert "is no bundle" in capsys.readouterr().err
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("fill", ["linked", *long("installed")])
 def test_in_an_environment_without_torch(leaving: Path, images: Path, tmp_path: Path, fill: str) -> None:
     """numpy, onnxruntime and Pillow are enough, and the answers are the same."""

@@ -176,6 +176,7 @@ def test_nan_is_no_answer_on_the_page(browser: Any, leaving: Path, tmp_path: Pat
         assert browser.find_element("id", "problem").text == f"good.png: {UNANSWERED}"
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize(
     "kind", ["bundle", "together", "cascade", *long("gated"), "classwise", "colored"]
 )

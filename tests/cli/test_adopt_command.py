@@ -76,6 +76,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.journey
 def test_a_checkpoint_becomes_a_bundle(cli: Cli, here: Path) -> None:
     answer = ok(cli(*WORDS, *DATA, "--max-accuracy-loss", "0.05", "--json"))
     card = json.loads(answer.out)["card"]

@@ -55,6 +55,7 @@ def test_a_module_at_hand_is_calibrated_reported_and_predicted_with(cli: Cli, tm
     refused(answer, f"offramp.attach('{NAME}', …)")
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize(
     "exits", [[["0", "1", "2"], ["3", "4"], ["5", "6"]], *long(["2"])], ids=["lists", "place"]
 )

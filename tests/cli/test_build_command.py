@@ -144,6 +144,7 @@ def test_images_that_are_too_few_for_any_limit(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("small", [False, *long(True)], ids=["bundle", "and a small one, with a page"])
 def test_from_a_folder_of_images_to_a_bundle(
     cli: Cli, photos: Path, tmp_path: Path, small: bool, snapshot: SnapshotAssertion

@@ -92,6 +92,7 @@ def answers(path: str = OUT) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("batch", ["1", "5", "64"])
 @pytest.mark.usefixtures("place")
 def test_answers_are_those_of_the_network_on_the_training_pixels(run: Cli, batch: str) -> None:

@@ -35,6 +35,7 @@ data: {name: 'folder:photos'}
 NOTE = "energy is not measured"
 
 
+@pytest.mark.journey
 def test_each_strategy_at_its_own_best(cli: Cli, snapshot: SnapshotAssertion) -> None:
     """From a search to what the page states."""
     Path("s.yaml").write_text(STUDY.replace(THREE, "[baseline, joint]"))

@@ -21,6 +21,7 @@ FEW = ("status", "show", "store", "run")
 """Commands that together read and write all that a store has."""
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("few", [True, pytest.param(False, marks=pytest.mark.long)], ids=["few", "all"])
 def test_every_command_says_the_same_of_an_object_store(few: bool, s3: str, studied: Cli) -> None:
     folder = str(Path("runs").rename("in-a-folder"))
@@ -61,6 +62,7 @@ def test_every_command_says_the_same_of_an_object_store(few: bool, s3: str, stud
     assert studied("compare", "table.parquet", *STATS, "--json").code == 0
 
 
+@pytest.mark.journey
 @pytest.mark.long
 def test_a_bundle_is_made_of_an_object_store(s3: str, studied: Cli, tmp_path: Path) -> None:
     assert studied("store", "copy", "runs", s3).code == 0

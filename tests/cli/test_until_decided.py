@@ -51,6 +51,7 @@ def ended(answer: Answer) -> str:
     return str(line)
 
 
+@pytest.mark.journey
 @pytest.mark.long
 def test_seeds_are_added_until_they_are_spent(
     decided: tuple[Path, Answer], snapshot: SnapshotAssertion

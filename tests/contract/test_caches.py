@@ -230,6 +230,7 @@ def compared(backbone: str, scale: Scale, cache: Watched, *, full: bool) -> list
     return differences(nodes, plain, run_cached(backbone, nodes, scale, begun, cache))
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("backbone", backbones(BACKBONES, more=["resnet18", "airbench"]))
 def test_training_from_caches_gives_the_bits_of_plain_training(backbone: str, tmp_path: Path) -> None:
     cache = Watched(tmp_path)

@@ -65,6 +65,7 @@ def test_what_a_phase_trains_changes_and_nothing_else(runs: Runs) -> None:
     assert not violating
 
 
+@pytest.mark.journey
 def test_plain_and_derived_give_the_same_bits(runs: Runs) -> None:
     assert not differences(runs.plain, runs.derived)
 

@@ -37,12 +37,14 @@ def named(case: Case) -> str:
     return f"{case.name.rpartition('/')[2]}{'' if case.taps is None else '-in-lists'}"
 
 
+@pytest.mark.journey
 @pytest.mark.filterwarnings("default")  # of libraries, which the table is not about
 @pytest.mark.parametrize("case", [case for case in CASES if case.name in HERE], ids=named)
 def test_it_attaches_answers_and_trains(case: Case) -> None:
     holds(tried(case, bundle=False))
 
 
+@pytest.mark.journey
 @pytest.mark.long
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("case", CASES, ids=named)

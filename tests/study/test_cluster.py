@@ -102,6 +102,7 @@ def second_epoch(event: Event) -> bool:
     return isinstance(event, Epoch) and event.report.epoch == 2
 
 
+@pytest.mark.journey
 @pytest.mark.usefixtures("machines")
 def test_the_same_bits_as_one_process(plan: Plan, undisturbed: Store, tmp_path: Path) -> None:
     happened = carried_out(plan, tmp_path / "store")
@@ -245,6 +246,7 @@ def check_mended(happened: list[Event]) -> None:
     )
 
 
+@pytest.mark.journey
 def test_a_worker_a_machine_and_a_new_one(machines: Machines, tmp_path: Path) -> None:
     data, hold = holding(tmp_path / "data")
     plan = make_plan(read(study_file(tmp_path, epochs=4), [data]), CPU)

@@ -289,6 +289,7 @@ def pooled(study: dict[str, Any], root: Path, workers: int = 2) -> tuple[Plan, l
     return plan, list(events)
 
 
+@pytest.mark.journey
 def test_two_workers_train_every_key_once_to_the_bits_of_one(tmp_path: Path) -> None:
     wild = {"name": "two-stage", "as": "wild", "phases": {"exit 1": {"learning_rate": 1e30}}}
     recipe = {"epochs": 2, "batch_size": 32}

@@ -86,6 +86,7 @@ ALIKE = {
 """Points beside which others lie, or at which tests/store/test_store_crash.py kills."""
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize(
     "point", [pytest.param(p, marks=[pytest.mark.long] if p in ALIKE else []) for p in POINTS]
 )

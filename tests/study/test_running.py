@@ -97,6 +97,7 @@ def test_a_study_that_grows_trains_only_what_is_new(tmp_path: Path) -> None:
     assert hashes(grown) == hashes(whole)
 
 
+@pytest.mark.journey
 def test_an_object_store_has_the_bits_of_a_folder(s3: str, tmp_path: Path) -> None:
     plan = tiny_plan(tiny_study(["baseline", "two-stage"], recipe={"epochs": 1}))
     folder, _ = finish(plan, tmp_path / "folder")

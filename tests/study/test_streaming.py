@@ -85,6 +85,7 @@ def resident(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
     return finished(study(photos, "resident"), tmp_path_factory.mktemp("resident"))
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize("workers", [2, *long(0)])
 def test_a_study_ends_in_the_same_bits_with_both_loaders(
     workers: int, photos: Path, resident: Store, tmp_path: Path

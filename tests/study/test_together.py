@@ -110,6 +110,7 @@ def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Store:
 STEP, CHECK, SAVE = "offramp.engine.fit:step", "offramp.engine.fit:evaluate", "offramp.engine.fit:record"
 
 
+@pytest.mark.journey
 @pytest.mark.parametrize(
     ("rank", "at", "call"),
     [
