@@ -1,7 +1,7 @@
 """The pages of results, from the packs beside this file: python docs/results/generate.py
 
-Each section is what `offramp report` says of a study: its answer, and its first table. studies.yaml names
-the studies, the packs of plain networks beside them, and the commands that trained them.
+Each section is what `offramp report` says of a study: its answer, and its first table. studies.yaml
+names the studies, the packs of plain networks beside them, and the commands that trained them.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ from offramp.report import evidence as evidences
 from offramp.report.advice import answer
 from offramp.report.evidence import Evidence
 from offramp.report.render.cells import Cell, layout
-from offramp.report.tables import tabulate
+from offramp.report.tables import make
 
 HERE = Path(__file__).parent
 NOTE = (
     "<!-- Written by docs/results/generate.py. -->\n\n"
     "Means over seeds and test images; one split for all seeds, unless said; one learning rate for all "
     "strategies of a study. [All results](README.md)."
+)
+
+
+MARKS = (
+    "Test accuracy, %, mean ± standard deviation over seeds. Bold: the best of the column; ≈: not "
+    "significantly different from it."
 )
 
 
@@ -47,7 +53,7 @@ def _written(cell: Cell) -> str:
 
 def table(evidence: Evidence) -> Iterator[str]:
     """Accuracy at each exit, as Markdown."""
-    for each in dict(tabulate(evidence, ["main"]))["main"][:1]:
+    for each in make(evidence, ["main"])[:1]:
         form = layout(each)
         keep = [
             k
@@ -59,7 +65,7 @@ def table(evidence: Evidence) -> Iterator[str]:
         for row in form.rows:
             yield "| " + " | ".join(_written(row[k]) for k in keep) + " |"
         yield ""
-        yield "Test accuracy, %, mean ± standard deviation over seeds. Bold: the best of the column; ≈: not significantly different from it."
+        yield MARKS
 
 
 def section(study: dict[str, Any]) -> Iterator[str]:

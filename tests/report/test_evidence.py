@@ -277,7 +277,7 @@ PACKS = [path.parent for path in sorted((ROOT / "docs" / "results").rglob("trial
 
 @pytest.mark.parametrize(
     "pack",
-    long_where(PACKS, lambda pack: pack.name.isdigit()),  # of a seed: test_committed.py reads them
+    long_where(PACKS, lambda pack: pack.name.isdigit()),
     ids=lambda pack: str(pack.relative_to(ROOT / "docs" / "results")),
 )
 def test_the_committed_packs_read(pack: Path) -> None:
