@@ -3,8 +3,8 @@
     trials.json    manifests and records of nodes as in the store, where each trial's logits are, and
                    SHA-256 of the next two files; sealed
     table.parquet  the tidy table
-    logits.npz     logits of calibration and test as float16 [N, C], one array for each exit and split
-                   that is unlike any other, under a name made of its content; labels once
+    logits.npz     logits of validation, calibration and test as float16 [N, C], one array for each exit
+                   and split that is unlike any other, under a name made of its content; labels once
     README.md      what is in it, and with what it was made
 
 Of whole paths only the last part is kept, and no machine's name, so that a pack tells nothing of
@@ -56,7 +56,7 @@ TRIALS = "trials.json"
 FILES = ("README.md", "logits.npz", "table.parquet", TRIALS)
 AGAIN = "pack the results again"
 NO_LOGS: Mapping[str, SeedLog] = MappingProxyType({})
-SPLITS = ("calibration", "test")  # of validation the table is all that anybody reads
+SPLITS = ("validation", "calibration", "test")
 
 
 class SplitPlaces(Record):
