@@ -27,6 +27,7 @@ MISTAKES = [
     "search",
     "run s.yaml --dry",
     "run s.yaml --store ''",
+    "run s.yaml --log-file ''",
     "report --out ''",
     "run s.yaml --execution fast",
     "run s.yaml --cache-disk '3 pounds'",

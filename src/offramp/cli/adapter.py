@@ -46,13 +46,24 @@ EXAMPLES = "On the command line"
 # In messages: a whole call of a job; and `name`, `name=value`, or `function(..., name=value)`.
 CALL = re.compile(r"`offramp\.(\w+)\((.*)\)`")
 PARAMETER = re.compile(r"`(?:(\w+)\(\.\.\., (?=[^`]*\)`))?(\w+)(?:='?([^`']+?)'?)?\)?`")
+
+
+class NamedPath(click.Path):
+    """A path that is not empty, as an unset variable of the shell is: that would be the folder here."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value).strip():
+            self.fail("it is empty, as an unset variable is; name a place", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 QUIET = click.Option(["--quiet", "-q"], is_flag=True, help="Show no progress, only the results.")
 LOG = (
     QUIET,
     click.Option(["--verbose", "-v"], is_flag=True, help="In logs, a line for every epoch."),
     click.Option(
         ["--log-file"],
-        type=click.Path(path_type=Path),
+        type=NamedPath(path_type=Path),
         metavar="FILE",
         help="Append the log to this file too.",
     ),
@@ -225,15 +236,6 @@ def _click_type(parameter: JobParameter) -> click.ParamType[Any] | None:
     if base is Path:
         return NamedPath(path_type=Path)
     return click.STRING
-
-
-class NamedPath(click.Path):
-    """A path that is not empty, as an unset variable of the shell is: that would be the folder here."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not str(value).strip():
-            self.fail("it is empty, as an unset variable is; name a place", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 class JobOption(click.Option):

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from offramp.errors import OfframpError, UnknownKey, complaint, literal, worst
+from offramp.errors import OfframpError, UnknownKey, complaint, literal, shortened, worst
 from offramp.study.spec.yaml_lines import Path, parse
 
 T = TypeVar("T")
@@ -61,7 +61,7 @@ def overridden(
     Raises:
         OfframpError: For a setting without a value, or below what has no keys.
     """
-    flag = f"{origin} {' '.join(setting.split())}"
+    flag = f"{origin} {shortened(' '.join(setting.split()), 200)}"
     key, equals, text = setting.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
