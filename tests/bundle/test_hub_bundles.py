@@ -91,7 +91,7 @@ def test_what_is_pushed_answers_when_it_is_fetched(fake: Hub, leaving: Path, tmp
     smaller = Path(shutil.copytree(leaving, tmp_path / "smaller"))
     (smaller / "stages" / "exit-3.onnx").unlink()
     edited(smaller, "stages.json", "stages.2", ...)
-    of_runtimes = ("on_litert.py", "stages/exit-1.tflite", "model_repository/old-exit-1/1/exit-1.onnx")
+    of_runtimes = ("on_executorch.py", "stages/exit-1.pte")
     mine = ("of-old-stages/mine.onnx", "stages/notes.txt")
     fake.repos["me/digits"] |= dict.fromkeys((*of_runtimes, *mine), b"x")
     hub.push(smaller, "me/digits", "mit")

@@ -28,8 +28,7 @@ LICENSE = re.compile(r"[a-z0-9.+-]{1,64}")
 FILES = (
     *("SHA256SUMS", "stages.json", "policy.json", "labels.json", "preprocessing.json", "card.json"),
     *("card.md", "run.py", "scoring.py", "preprocessing.py", "on_*.py", bundle.REQUIREMENTS),
-    *("expected.json", "stages/*.onnx", "stages/*.onnx.data", "stages/*.pte", "stages/*.tflite"),
-    *("stages/*.mlpackage/*", "model_repository/*"),
+    *("expected.json", "stages/*.onnx", "stages/*.onnx.data", "stages/*.pte"),
 )
 """All that a bundle may hold; anything else in a repository is left there."""
 CARD = "README.md"  # the model card, as the hub shows it
