@@ -127,22 +127,6 @@ def test_a_runtime_that_is_not_installed_is_named(
     assert bundle_refusal(partial(Bundle, runtime="openvino"), bundle) == snapshot
 
 
-def test_openvino_reads_onnx_alone(leaving: Path, tmp_path: Path) -> None:
-    """It would take a graph of its own, or one of TensorFlow, for what a bundle calls its stages."""
-    skip_without("openvino")
-    import openvino
-
-    bundle = Path(shutil.copytree(leaving, tmp_path / "bundle"))
-    shutil.copy(Path(runtime.__file__).with_name("on_openvino.py"), bundle)
-    for graph in (bundle / "stages").iterdir():
-        openvino.save_model(openvino.convert_model(graph), graph.with_suffix(".xml"))
-    edited(bundle, "stages.json", "runtimes", {"openvino": ".onnx"})
-    Bundle(bundle, runtime="openvino")  # the control
-    edited(bundle, "stages.json", "runtimes", {"openvino": ".xml"})
-    said = bundle_refusal(partial(Bundle, runtime="openvino"), bundle)
-    assert said.endswith("exit-1.xml cannot be loaded by openvino (it is no ONNX graph)")
-
-
 @pytest.mark.parametrize(
     "error", ["Missing operator: aten::max_pool2d", "out of luck"], ids=["of a layer", "of none"]
 )
