@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from offramp.errors import OfframpError
-from offramp.files import DOCUMENT, read_regular
+from offramp.errors import OfframpError, in_line
 from offramp.labels import alike
-from offramp.phase import Share
 from offramp.policy import quality, scoring
 from offramp.policy.candidates import POINTS, RUN_UP, where_left
-from offramp.policy.policy import Policy, located
+from offramp.policy.policy import Policy
 
 if TYPE_CHECKING:
     from offramp.bundle.runtime import Bundle
@@ -35,11 +33,11 @@ class ExpectedShare:
     # `exit`: images that leave there. `score`: those that are less sure than `below` there, of those
     # that reach it. `disagreement`: those whose answer is not the last exit's
     of: Literal["exit", "score", "disagreement"]
-    value: Share  # its value on the calibration images
-    low: Share  # its lower bound, of Clopper and Pearson, or of Hoeffding where classes are weighted
-    high: Share  # the upper one
-    exit: Annotated[int, Field(ge=1)] | None = None  # the number of the exit; None of `disagreement`
-    below: Annotated[float, Field(allow_inf_nan=False)] | None = None  # a score, of `score` alone
+    value: float  # its value on the calibration images
+    low: float  # its lower bound, of Clopper and Pearson, or of Hoeffding where classes are weighted
+    high: float  # the upper one
+    exit: int | None = None  # the number of the exit; None of `disagreement`
+    below: float | None = None  # a score, of `score` alone
 
 
 @dataclass(frozen=True)
@@ -50,14 +48,13 @@ class Expected:
     shares and all policies that calibration chose from have in common.
     """
 
-    images: Annotated[int, Field(ge=1)]  # how many
+    images: int  # how many
     shares: tuple[ExpectedShare, ...]  # what a server watches
-    exits: tuple[Annotated[int, Field(ge=1)], ...]  # the numbers of the bundle's exits
-    # mean of the answers; None in a bundle of an earlier offramp, as all below
-    confidence: Share | None = None
+    exits: tuple[int, ...]  # the numbers of the bundle's exits
+    confidence: float | None = None  # mean of the answers
     # mean MACs of an image, as a share of the plain network's
-    compute: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    accuracy: tuple[Share | None, ...] = ()  # of those that leave at each exit; None where none leaves
+    compute: float | None = None
+    accuracy: tuple[float | None, ...] = ()  # of those that leave at each exit; None where none leaves
     statement: str = ""  # what the policy promises, in words
 
     def as_json(self) -> dict[str, Any]:
@@ -135,37 +132,10 @@ def _scores(rule: Policy, logits: Any) -> Any:
     return np.asarray(scoring.scores(rule.score, logits, rule.temperatures, rule.gates), float)
 
 
-def read(bundle: Bundle) -> Expected | None:
-    """What a bundle says to expect: of a bundle of an earlier offramp the shares by exit that its policy
-    file has; None where that says nothing either. Raises OfframpError for a file that is not right."""
-    exits = tuple(stage.exit for stage in bundle.stages)
-    if FILE not in bundle.files:
-        return _of_policy(bundle, exits)
+def read(bundle: Bundle) -> Expected:
+    """What a bundle says to expect. Raises OfframpError for one that does not say it."""
     path = bundle.path / FILE
     try:
-        expected = TypeAdapter(Expected).validate_json(read_regular(path, DOCUMENT))
+        return TypeAdapter(Expected).validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        why = located(error, "it") if isinstance(error, ValidationError) else str(error)
-        raise OfframpError(f"{path}: {why}; export the bundle again") from None
-    ordered = all(each.low <= each.value <= each.high for each in expected.shares)
-    if expected.exits != exits or not ordered or not {None, *exits} >= {s.exit for s in expected.shares}:
-        raise OfframpError(f"{path} does not fit the bundle; export the bundle again")
-    return expected
-
-
-def _of_policy(bundle: Bundle, exits: tuple[int, ...]) -> Expected | None:
-    policy = Policy.load(bundle.path / "policy.json")
-    chosen = policy.calibration.chosen
-    if chosen is None or not chosen.images or len(chosen.leaving) != len(policy.exits):
-        return None
-    if chosen.class_shares is not None:  # which images the shares are of is not known
-        return None
-    level = 1 - FAILING / len(exits) / CHOICES
-    shares = []
-    for exit in exits:
-        leaving = round(chosen.leaving[policy.exits.index(exit)] * chosen.images)
-        share = quality.share(min(max(leaving, 0), chosen.images), chosen.images, level)
-        shares.append(ExpectedShare("exit", share.value, share.low, share.high, exit))
-    spent = chosen.mean_macs / bundle.plain_macs if chosen.mean_macs is not None else None
-    statement = policy.calibration.statement
-    return Expected(chosen.images, tuple(shares), exits, compute=spent, statement=statement)
+        raise OfframpError(f"{path} is damaged ({in_line(error)}); export the bundle again") from None

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from offramp.bundle.folder import remove_traces
 from offramp.bundle.runtime import BEFORE
 from offramp.errors import OfframpError, check_installed
 from offramp.inputs import blank
@@ -170,7 +170,10 @@ def _write(stage: TracedStage, path: Path) -> None:
             "tap another place, or use another backbone"
         ) from error
     assert program is not None
-    remove_traces(program.model)  # a bundle goes to others
+    # The exporter leaves a traceback with every node: paths and lines of source of this machine.
+    functions = (function.all_nodes() for function in program.model.functions.values())
+    for node in chain(program.model.graph.all_nodes(), *functions):
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     program.save(str(path), external_data=size > INLINE_BYTES)
 
 

@@ -66,8 +66,8 @@ def local(name: str) -> Path | None:
 def push(
     folder: Path, name: str, license: str, dataset: str | None = None, private: bool = False
 ) -> str:
-    """Put a bundle on the hub, in one commit, with a model card. This machine's name is left out, and so
-    is where files lay on it, in the card and in the graphs. name: as `place` takes it; a repository and
+    """Put a bundle on the hub, in one commit, with a model card. This machine's name is left out of
+    the card, and so is where files lay on it. name: as `place` takes it; a repository and
     a branch that are not there are created.
 
     Returns:
@@ -116,8 +116,6 @@ def prepare(
     for each in names:
         (copy / each).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / each, copy / each)
-        if each.endswith(".onnx"):  # earlier exports left them in
-            bundle.remove_traces_from(copy / each)
     card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
     title = data_title(card)
     places = sorted(_places({**card, "labels": ()}), key=len, reverse=True)  # one may begin with /
