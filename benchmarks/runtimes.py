@@ -8,7 +8,6 @@ with PyTorch on 1,000 test images, and ends where one answers otherwise. Stages 
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import subprocess
@@ -25,6 +24,10 @@ from benchmarks.subjects import cifar10
 FIRST = "onnxruntime"
 IMAGES = 1000
 SHARES = (0.6, 0.5)  # of those that reach an exit
+NOTE = re.compile(  # of `noted`
+    r"([\d,]+) bytes; ms of each stage: ([\d., ]+); logits within (\S+) of PyTorch's; "
+    r"(\d+ of [\d,]+) images otherwise, each a tie"
+)
 BYTES = "runtimes: {}, bytes against onnxruntime"
 
 
@@ -32,7 +35,10 @@ def measure(quick: bool) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         card = bundle(Path(scratch) / "bundle", installed(), 1000 if quick else 5000)
         rounds = [
-            {row["runtime"]: stages(Path(scratch) / "bundle", row["runtime"]) for row in timed(card)}
+            {
+                row["runtime"]: stages(Path(scratch) / "bundle", row["runtime"])
+                for row in card["runtimes"]
+            }
             for _ in range(2 if quick else 7)
         ]
     least = card["runtimes"][0]["bytes"]
@@ -47,8 +53,6 @@ def measure(quick: bool) -> Iterator[Result]:
 def noted(row: Mapping[str, Any], rounds: Sequence[Mapping[str, Sequence[float]]]) -> str:
     """What `table` reads."""
     size = f"{row['bytes']:,} bytes"
-    if row["images"] is None:
-        return f"{size}; not tried here: {row['elsewhere']}"
     columns = zip(*(each[row["runtime"]] for each in rounds), strict=True)
     spent = ", ".join(f"{median(column):.3f}" for column in columns)
     gap = f"logits within {row['largest']:.1e} of PyTorch's"
@@ -56,15 +60,10 @@ def noted(row: Mapping[str, Any], rounds: Sequence[Mapping[str, Sequence[float]]
     return f"{size}; ms of each stage: {spent}; {gap}; {ties}"
 
 
-def timed(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [row for row in card["runtimes"] if row["images"] is not None]
-
-
 def installed() -> list[str]:
     from offramp.bundle.runtimes import RUNTIMES
 
-    here = importlib.util.find_spec
-    return [name for name, of in RUNTIMES.items() if all(here(package) for package in of.packages)]
+    return [name for name, runtime in RUNTIMES.items() if not runtime.missing]
 
 
 def bundle(folder: Path, names: Sequence[str], train_images: int) -> dict[str, Any]:
@@ -111,13 +110,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         if not (row["name"].startswith(begin) and row["name"].endswith(end)):
             continue
         name = row["name"].removeprefix(begin).removesuffix(end)
-        size = re.search(r"([\d,]+) bytes", row["note"])
-        spent = re.search(r"stage: ([\d., ]+)", row["note"])
-        gap = re.search(r"within (\S+) of", row["note"])
-        ties = re.search(r"(\d+) of ([\d,]+) images", row["note"])
-        assert size is not None
-        cells = [size[1], spent[1] if spent else "–", gap[1] if gap else "not compared"]
-        cells.append(f"{ties[1]} of {ties[2]}" if ties else "–")
-        lines.append(f"| {' | '.join((name, *cells))} |")
+        cells = NOTE.fullmatch(row["note"])
+        assert cells is not None, row["note"]
+        lines.append(f"| {' | '.join((name, *cells.groups()))} |")
     head = "| runtime | bytes | ms of each stage | logits differ from PyTorch's by | ties |"
     return "\n".join([head, "|---|--:|--:|--:|--:|", *lines]) if lines else ""

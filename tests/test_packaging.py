@@ -115,7 +115,7 @@ for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
         print(module.name)
 """
 OF_AN_EXTRA = {
-    *(f"offramp.bundle.on_{name}" for name in ("openvino", "executorch", "litert", "triton")),
+    *(f"offramp.bundle.on_{name}" for name in ("openvino", "executorch")),
     *(f"offramp.serve.{name}" for name in ("app", "server", "uploads")),
     "offramp.track.mlflow",
 }
@@ -124,7 +124,7 @@ OF_AN_EXTRA = {
 def test_without_extras_all_but_what_they_are_for_can_be_imported() -> None:
     names = (
         "onnx onnxscript onnxruntime starlette uvicorn prometheus_client datasets huggingface_hub s3fs "
-        "ray tensorboard mlflow wandb optuna pynvml openvino executorch coremltools ai_edge_litert"
+        "ray tensorboard mlflow wandb optuna pynvml openvino executorch"
     )
     command = [sys.executable, "-c", NO_EXTRAS, names]
     absent = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

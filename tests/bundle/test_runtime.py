@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from bundle_kit import bundle_refusal, edited, noise
+from bundle_kit import bundle_refusal, edited
 from onnx import TensorProto
 from packaging.requirements import Requirement
 from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
-from fuzz_kit import cases, changed, harmed, one_line
+from fuzz_kit import cases, harmed, one_line
 from ghostscript import EPS, trap
 from longer import long
 from offramp.api.deploy.predict import COLUMNS, predict
@@ -430,71 +430,30 @@ def test_an_eps_that_is_called_png_starts_nothing(
 
 
 WRONG = [
-    ("stages.json", "stages.1.file", 7, "stages.1.file must be text, not 7"),
     ("stages.json", "stages.1.file", "policy.txt", "SHA256SUMS does not list policy.txt"),
-    ("stages.json", "stages.1.file", "labels.json", "labels.json is no graph"),
-    ("stages.json", "stages", [], "stages must be a list of 1 or more, not a list of 0"),
-    ("stages.json", "stages", ..., "stages is missing"),
-    ("stages.json", "stages.0", "first", "stages.0 must be an object, not 'first'"),
-    ("stages.json", "stages.1.after", 7, "stages.1.after must be a whole number from 0 to 0, not 7"),
-    ("stages.json", "stages.1.after", 1, "stages.1.after must be a whole number from 0 to 0, not 1"),
-    ("stages.json", "stages.0.after", 0, "stages.0.after must be null, not 0"),
-    ("stages.json", "stages.1.after", None, "stages.1.after does not fit stages/exit-2.onnx"),
-    ("stages.json", "stages.1.exit", 1, "stages.1.exit must be a whole number from 2"),
-    ("stages.json", "stages.1.macs", 10**400, "stages.1.macs must be a whole number from 1"),
-    ("stages.json", "plain_macs", 0, "plain_macs must be a whole number from 1"),
-    ("stages.json", "normalized", "no", "normalized must be true or false, not 'no'"),
-    ("stages.json", "unreliable", "weak", "unreliable must be a list, not 'weak'"),
-    ("stages.json", "runtimes", 5, "runtimes must be an object, not 5"),
-    ("stages.json", "", [], "stages.json must be an object, not a list of 0"),
-    ("policy.json", "exits.0.threshold", "half", "exits.0.threshold must be a number from 0 to 1"),
-    ("policy.json", "exits.0.threshold", float("nan"), "exits.0.threshold must be a number"),
-    ("policy.json", "exits.0.threshold", 1.5, "threshold must be a number from 0 to 1, not 1.5"),
-    ("policy.json", "exits.0.temperature", 0, "exits.0.temperature must be a number from 1e-06"),
-    ("policy.json", "exits", ..., "exits is missing"),
-    ("policy.json", "exits", [], "exits must be a list of 1 or more"),
-    ("policy.json", "exits.1", ..., "exits says nothing of exit 2"),
-    ("policy.json", "score", "surely", "score must be one of confidence, entropy, margin"),
-    ("labels.json", "", ["a", "b"], "labels.json has 2 labels; stages/exit-1.onnx tells 10 apart"),
-    ("labels.json", "", {"a": 1}, "labels.json must be a list of 1 or more, not an object"),
-    ("labels.json", "3", 3, "labels.json: 3 must be text, not 3"),
-    ("preprocessing.json", "std", [0], "std must be 1 numbers from 1e-12 to 1e+12"),
-    ("preprocessing.json", "std", 0, "std must be 1 numbers"),
-    ("preprocessing.json", "mean", ["a"], "mean must be 1 numbers"),
-    ("preprocessing.json", "size", 8, "size must be (height, width)"),
-    ("preprocessing.json", "size", [10**9, 10**9], "size must be (height, width)"),
-    ("preprocessing.json", "size", [9, 8], "size does not fit stages/exit-1.onnx"),
-    ("preprocessing.json", "interpolation", [], "interpolation"),
-    ("preprocessing.json", "crop", "yes", "crop must be true or false"),
-    ("preprocessing.json", "", 7, "preprocessing.json must be an object"),
+    ("stages.json", "stages", ..., "is damaged ('stages')"),
+    ("stages.json", "format", 7, "has bundle format 7, not 1"),
+    ("policy.json", "exits.1", ..., "is damaged (2)"),
+    ("policy.json", "score", "surely", "is damaged ('surely')"),
+    ("preprocessing.json", "size", [10**9, 10**9], "is damaged (size must be (height, width)"),
 ]
 
 
 @pytest.mark.parametrize(("file", "path", "value", "message"), WRONG, ids=lambda part: repr(part)[:40])
-def test_what_another_wrote_wrongly_is_named(
+def test_what_another_wrote_wrongly_is_a_line(
     file: str, path: str, value: object, message: str, bundle: Path
 ) -> None:
     edited(bundle, file, path, value)
     line = bundle_refusal(Bundle, bundle)
-    assert message in line and (f"/{file}" in line or "SHA256SUMS" in line or "is no graph" in line)
+    assert message in line
     assert refusal(open_bundle, bundle) == line  # offramp itself says the same
 
 
-def test_what_bundles_of_an_earlier_offramp_lack_is_as_it_was(bundle: Path) -> None:
-    before = Bundle(bundle, threads=1).run(noise(5)).confidence
-    for name in ("precision", "unreliable"):
-        edited(bundle, "stages.json", name, ...)
-    edited(bundle, "policy.json", "exits.0.temperature", ...)
-    older = Bundle(bundle, threads=1)
-    assert (older.precision, older.unreliable, older.carry) == ("float32", (), 0.0)
-    assert older.stages[0].temperature == 1 and (older.run(noise(5)).confidence == before).all()
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, "\ud800", '{"a":' * 100_000, "9" * 5000, "{"])
+@pytest.mark.parametrize("text", ["\ud800", "{"])
 def test_text_that_is_no_json_is_a_line(text: str, bundle: Path) -> None:
     (bundle / "stages.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     seal(bundle)
-    assert "stages.json is no JSON" in bundle_refusal(Bundle, bundle)
+    assert "stages.json is damaged" in bundle_refusal(Bundle, bundle)
 
 
 def test_a_pipe_or_a_device_in_place_of_a_file_is_not_waited_for(
@@ -520,17 +479,6 @@ def test_what_is_no_file_in_a_folder_of_images_is_named(bundle: Path, images: Pa
     answers = predict(str(bundle), [images], out=bundle.parent / "answers.csv")
     assert answers.exit_code == 1
     assert {each.file.name for each in answers.damaged} == set(odd)
-
-
-@pytest.mark.parametrize("name", ["SHA256SUMS", "labels.json"])
-def test_a_file_of_any_size_is_not_read_into_memory(
-    bundle: Path, images: Path, name: str, snapshot: SnapshotAssertion
-) -> None:
-    with (bundle / name).open("ab") as file:
-        file.truncate(runtime.LARGEST + 1)
-    if name != "SHA256SUMS":
-        seal(bundle)
-    assert run(bundle, images) == snapshot
 
 
 def test_escapes_of_a_terminal_are_not_printed(bundle: Path, images: Path) -> None:
@@ -595,52 +543,13 @@ def ending_in(bundle: Path, kind: str, *more: str, times: int = 1, **attributes:
                 names[at] = "sooner" if name == logits else name
     model.graph.initializer.extend(
         [
-            onnx.helper.make_tensor("forever", TensorProto.INT64, [], [2**62]),
-            onnx.helper.make_tensor("go on", TensorProto.BOOL, [], [True]),
             onnx.helper.make_tensor("three", TensorProto.INT64, [2], [3, 10]),
             onnx.helper.make_tensor("times", TensorProto.INT64, [2], [times, 1]),
         ]
     )
-    inputs = [*more, "sooner"] if kind == "Loop" else ["sooner", *more]
-    model.graph.node.append(onnx.helper.make_node(kind, inputs, [logits], **attributes))
+    model.graph.node.append(onnx.helper.make_node(kind, ["sooner", *more], [logits], **attributes))
     onnx.save(model, path)
     seal(bundle)
-
-
-def looping() -> onnx.GraphProto:
-    """A turn of a loop that changes nothing."""
-    value = onnx.helper.make_tensor_value_info
-    number, go_on = value("turn", TensorProto.INT64, []), value("go on", TensorProto.BOOL, [])
-    again, same = value("again", TensorProto.BOOL, []), onnx.ValueInfoProto(name="same")
-    nodes = [
-        onnx.helper.make_node("Identity", ["go on"], ["again"]),
-        onnx.helper.make_node("Identity", ["x"], ["same"]),
-    ]
-    return onnx.helper.make_graph(
-        nodes, "turn", [number, go_on, onnx.ValueInfoProto(name="x")], [again, same]
-    )
-
-
-@pytest.mark.parametrize("kind", ["Loop", "RandomNormalLike", "Gelu of com.microsoft", "functions"])
-def test_an_operator_that_no_export_has_is_refused(
-    kind: str, bundle: Path, snapshot: SnapshotAssertion
-) -> None:
-    """A loop of 2**62 turns ran without end."""
-    if kind == "Loop":
-        ending_in(bundle, kind, "forever", "go on", body=looping())
-    elif kind == "functions":
-        ending_in(bundle, "Identity")
-        model = onnx.load(bundle / "stages" / "exit-1.onnx")
-        turn = onnx.helper.make_node("Identity", ["x"], ["y"])
-        opset = onnx.helper.make_opsetid("", 18)
-        model.functions.append(onnx.helper.make_function("", "Relu", ["x"], ["y"], [turn], [opset]))
-        onnx.save(model, bundle / "stages" / "exit-1.onnx")
-        seal(bundle)
-    else:
-        name, _, domain = kind.partition(" of ")
-        ending_in(bundle, name, domain=domain)
-    assert bundle_refusal(Bundle, bundle) == snapshot
-    assert refusal(open_bundle, bundle) == bundle_refusal(Bundle, bundle)
 
 
 def test_a_graph_that_fails_is_one_line_without_escapes(
@@ -667,31 +576,29 @@ def test_a_graph_has_no_more_memory_than_its_share(bundle: Path) -> None:
         "runtime.Bundle(sys.argv[1]).run(np.zeros((1, 1, 8, 8), np.float32))"
     )
 
-    def last_line(times: int) -> str:
+    def told(times: int) -> str:
         other = bundle.with_name(f"times-{times}")
         shutil.copytree(bundle, other)
         ending_in(other, "Tile", "times", times=times)
         ended = subprocess.run([sys.executable, "-c", code, other], capture_output=True, text=True)
-        return ended.stderr.splitlines()[-1]
+        return ended.stderr
 
-    assert "does not give 10 logits an image" in last_line(2**20)  # 40 MB
-    assert "exit-1.onnx fails" in last_line(2**25)  # 1.3 GB
+    assert told(2**20) == ""  # 40 MB
+    assert "exit-1.onnx fails" in told(2**25)  # 1.3 GB
     assert runtime._room() > 2**27
 
 
 def test_what_is_no_graph_is_a_line(bundle: Path) -> None:
     path = bundle / "stages" / "exit-1.onnx"
     whole = path.read_bytes()
-    runtime.check_operators(path)
+    runtime.check_weights(path)
     for content in (b"", b"\x3a", b"\x3a\xff\xff\xff\xff\x0f", b"\x0b" * 9, b"\x80" * 20, b"ORTM" * 4):
         path.write_bytes(content)
         if content:
-            assert bundle_refusal(runtime.check_operators, path).endswith("again")
+            assert bundle_refusal(runtime.check_weights, path).endswith("again")
     for case in cases(500):
         path.write_bytes(harmed(case, whole[:4000] + whole[-4000:]))
-        one_line(case, runtime.check_operators, path, also=BundleError)
-    path.write_bytes(b"\x3a" + whole_number(2 * runtime.PARTS) + b"\x10\x00" * runtime.PARTS)
-    assert "more than 2,000,000 parts" in bundle_refusal(runtime.check_operators, path)
+        one_line(case, runtime.check_weights, path, also=BundleError)
 
 
 def whole_number(value: int) -> bytes:
@@ -703,7 +610,6 @@ def whole_number(value: int) -> bytes:
 def test_a_graph_behind_an_overlong_number_is_refused(bundle: Path) -> None:
     """onnxruntime reads the lower 32 bits: the field of the graph, which was not looked at."""
     path = bundle / "stages" / "exit-1.onnx"
-    ending_in(bundle, "Gelu", domain="com.microsoft")
     model = onnx.load(path)
     graph = model.graph.SerializeToString()
     model.ClearField("graph")
@@ -713,7 +619,9 @@ def test_a_graph_behind_an_overlong_number_is_refused(bundle: Path) -> None:
     assert bundle_refusal(Bundle, bundle).endswith("exit-1.onnx is no graph; export the bundle again")
 
 
-@pytest.mark.parametrize("place", ["beside", "above", "absolute", "link", "constant"])
+@pytest.mark.parametrize(
+    "place", ["beside", "above", "absolute", "link", "constant", "branch", "function"]
+)
 def test_weights_in_a_file_that_is_not_listed_are_not_read(
     place: str, bundle: Path, snapshot: SnapshotAssertion
 ) -> None:
@@ -722,13 +630,28 @@ def test_weights_in_a_file_that_is_not_listed_are_not_read(
     model = onnx.load(path)
     tensor = max(model.graph.initializer, key=lambda each: len(each.raw_data))
     secret.write_bytes(tensor.raw_data)
-    if place == "constant":
-        model.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+    if place in ("constant", "branch", "function"):
+        node = onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
         model.graph.initializer.remove(tensor)
-        tensor = model.graph.node[0].attribute[0].t
+        if place == "branch":
+            body = onnx.helper.make_graph([node], "body", [], [onnx.ValueInfoProto(name=tensor.name)])
+            yes = onnx.helper.make_tensor("yes", TensorProto.BOOL, [], [True])
+            model.graph.initializer.append(yes)
+            node = onnx.helper.make_node(
+                "If", ["yes"], [tensor.name], then_branch=body, else_branch=body
+            )
+        if place == "function":
+            opset = onnx.helper.make_opsetid("", 18)
+            model.functions.append(
+                onnx.helper.make_function("own", "W", [], [tensor.name], [node], [opset])
+            )
+            model.opset_import.append(onnx.helper.make_opsetid("own", 1))
+            node = onnx.helper.make_node("W", [], [tensor.name], domain="own")
+        model.graph.node.insert(0, node)
     name = {"above": "../../secret", "absolute": str(secret)}.get(place, "weights")
-    onnx.external_data_helper.set_external_data(tensor, name, 0, len(tensor.raw_data))
-    tensor.ClearField("raw_data")
+    for each in tensors_of(model, tensor.name):
+        onnx.external_data_helper.set_external_data(each, name, 0, len(each.raw_data))
+        each.ClearField("raw_data")
     path.write_bytes(model.SerializeToString())
     weights = path.with_name("weights")
     weights.symlink_to(secret) if place == "link" else shutil.copy(secret, weights)
@@ -739,27 +662,18 @@ def test_weights_in_a_file_that_is_not_listed_are_not_read(
     lines = sums.read_text().splitlines(keepends=True)
     sums.write_text("".join(line for line in lines if "weights" not in line))
     assert bundle_refusal(Bundle, bundle) == snapshot
+    if place in ("above", "absolute", "link"):  # of a graph that is no bundle's: all in its folder
+        assert "move them into its folder" in bundle_refusal(runtime.check_weights, path)
+    else:
+        runtime.check_weights(path)
 
 
-@pytest.fixture(scope="module")
-def scratch(leaving: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy in which every case of a fuzzer puts its own change."""
-    return Path(shutil.copytree(leaving, tmp_path_factory.mktemp("fuzz") / "bundle"))
-
-
-def test_any_field_changed_is_a_line_or_a_bundle_that_answers(leaving: Path, scratch: Path) -> None:
-    names = [name for name in FILES if name.endswith(".json")]
-    for case in cases(100):
-        name = names[case % len(names)]
-        shutil.copytree(leaving, scratch, dirs_exist_ok=True)
-        value = changed(case, json.loads((leaving / name).read_text()))
-        (scratch / name).write_text(json.dumps(value))
-        seal(scratch)
-        try:
-            bundle = Bundle(scratch, threads=1)
-            bundle.predict(np.zeros((2, 8, 8, 1), np.float32))
-        except BundleError as error:
-            assert "\n" not in str(error), case
+def tensors_of(model: onnx.ModelProto, name: str) -> list[TensorProto]:
+    """The tensor of weights, wherever the model has it."""
+    nodes = [*model.graph.node, *(node for each in model.functions for node in each.node)]
+    nodes += [node for each in nodes for a in each.attribute if a.HasField("g") for node in a.g.node]
+    constants = [a.t for node in nodes if node.op_type == "Constant" for a in node.attribute]
+    return [each for each in (*model.graph.initializer, *constants) if each.name == name]
 
 
 @pytest.mark.parametrize(("version", "spins"), [("1.20.1", "0"), ("1.27.0", "1"), ("2.0", "1")])

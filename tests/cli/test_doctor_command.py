@@ -46,9 +46,9 @@ def test_json_has_every_finding():
     assert found["other work"]["remedy"] == ""
 
 
-@pytest.mark.parametrize("missing", [(), ("openvino",), ("executorch", "openvino", "coremltools")])
+@pytest.mark.parametrize("missing", [(), ("openvino",), ("executorch", "openvino")])
 def test_runtimes_that_are_installed_are_named(missing, monkeypatch):
-    packages = {"openvino": "OpenVINO", "executorch": "ExecuTorch", "coremltools": "Core ML"}
+    packages = {"openvino": "OpenVINO", "executorch": "ExecuTorch"}
     monkeypatch.setattr(
         doctor.importlib.util,
         "find_spec",

@@ -191,14 +191,17 @@ def test_cards_and_readmes(hostile_runs: Evidence) -> None:
     exits = [exit | {"share_leaving": 1.0, "accuracy_of_leaving": None, "macs": 5}]
     names = ("accuracy", "full_accuracy", "accuracy_loss")
     recipe = {"epochs": 1, "optimizer": HOSTILE, "learning_rate": 0.1, "batch_size": 8}
+    numerics = hostile_runs.trials[0].manifest.numerics.as_json()
     training = {"strategy": HOSTILE, "seeds": [1], "phases": [HOSTILE], "recipe": recipe}
+    training |= {"program": "", "numerics": numerics}
     built = {
         **{"trial": HOSTILE, "data": data, "exits": exits, "plain_macs": 10, "unreliable": [HOSTILE]},
         "training": {**training, "made_with": dict.fromkeys(("torch", "device", "finished"), HOSTILE)},
         "network": {"backbone": HOSTILE, "input_shape": [1, 8, 8], "classes": 2, "own_trunks": False},
         "test": {"images": 5, "mean_macs": 5.0, **dict.fromkeys(names, share)},
-        **{"calibration": {"statement": HOSTILE, "device": HOSTILE}, "intended": HOSTILE, "check": None},
-        "latency": {"reason": HOSTILE},
+        "calibration": dict.fromkeys(("statement", "device", "promised"), HOSTILE),
+        **{"intended": HOSTILE, "check": None, "latency": {"reason": HOSTILE}},
+        **{"labels": [HOSTILE, "b"], "takes_pictures": True},
     }
     manifests = [trial.manifest for trial in hostile_runs.trials]
     readme = _readme(hostile_runs.gathered.records, manifests, (HOSTILE,), {})

@@ -338,7 +338,7 @@ class Fitted:
             anyway: Write what `calibrate` would refuse too; its card says "unreliable", and why.
             int8: Quantize the stages and solve the thresholds again; a number is the share of accuracy
                 that this may cost, True is 0.01.
-            runtime: Also write stages for these runtimes: coreml, executorch, litert, openvino, triton.
+            runtime: Also write stages for these runtimes: executorch, openvino.
 
         Returns:
             The bundle's `folder` and its `card`, a mapping.

@@ -97,8 +97,8 @@ class CardInt8:
 @dataclass(frozen=True)
 class RuntimeRow:
     """A runtime that has stages in the bundle. version, stage_milliseconds: of one image through all of
-    a stage, for each, or None where that was not measured; largest, near: see `Parity`; share, lost: see
-    `Likeness`, of int8; elsewhere: why nothing of it was tried here, if so."""
+    a stage, for each, or None where that was not measured; largest, near: see `Parity`; share: see
+    `Likeness`, of int8."""
 
     runtime: str
     version: str | None
@@ -108,8 +108,6 @@ class RuntimeRow:
     near: int | None
     stage_milliseconds: tuple[float, ...] | None
     share: float | None = None
-    lost: float | None = None
-    elsewhere: str | None = None
 
     @classmethod
     def of(
@@ -118,11 +116,10 @@ class RuntimeRow:
         size: int,
         check: Parity | Likeness | None,
         times: Mapping[str, Any] | None,
-        elsewhere: str | None = None,
     ) -> RuntimeRow:
         """size: bytes of its stages; check: beside PyTorch, or of int8 beside what it shall be; times:
         of `runtime.measure`, or a reason."""
-        seen = ("images", "largest", "near", "share", "lost")
+        seen = ("images", "largest", "near", "share")
         timed = times if times is not None and "stages" in times else None
         return cls(
             runtime,
@@ -131,7 +128,6 @@ class RuntimeRow:
             stage_milliseconds=None
             if timed is None
             else tuple(row["p50"] for row in timed["stages"] if row["batch"] == 1),
-            elsewhere=elsewhere,
             **{name: getattr(check, name, None) for name in seen},
         )
 

@@ -15,8 +15,7 @@ from offramp.bundle import folder as bundle
 from offramp.bundle.card import Card, RuntimeRow, card, markdown
 from offramp.bundle.parity import Likeness, Parity
 from offramp.bundle.runtime import Bundle
-from offramp.bundle.runtimes import RUNTIMES, bundled, check_runtimes, total_bytes, write_stage
-from offramp.bundle.runtimes import size as bytes_of
+from offramp.bundle.runtimes import RUNTIMES, check_runtimes, total_bytes, write_stage
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
 from offramp.inputs import is_text
@@ -262,15 +261,12 @@ def _in_runtimes(
     rows = [RuntimeRow.of("onnxruntime", total_bytes(parts.files(folder)), about.check, about.latency)]
     for name in options.runtimes:
         yield f"trying {RUNTIMES[name].title}"
-        alike, times, elsewhere = None, None, RUNTIMES[name].elsewhere
-        if options.check and elsewhere is None:
-            with bundle.refusing():
-                other = Bundle(folder, runtime=name)
-            alike = compare(other)
-        if options.measure and elsewhere is None:
-            times = bundle.measured(folder, name)
-        size = bytes_of(name, folder, parts.files(folder))
-        rows.append(RuntimeRow.of(name, size, alike, times, elsewhere))
+        with bundle.refusing():
+            alike = compare(Bundle(folder, runtime=name)) if options.check else None
+        times = bundle.measured(folder, name) if options.measure else None
+        suffix = RUNTIMES[name].suffix
+        size = total_bytes(file.with_suffix(suffix) for file in parts.files(folder))
+        rows.append(RuntimeRow.of(name, size, alike, times))
     return replace(about, runtimes=tuple(rows)) if options.runtimes else about
 
 
@@ -301,29 +297,15 @@ def _int8(
         rule = trials.solved_again(quantized, parts.rule)
         before = int8.accuracies(parts.trained, parts.rule)
         labels = quantized.calibration.labels
-        lost = _lost("int8", before, int8.accuracies(quantized, rule), len(labels), options.int8)
+        lost = _lost(before, int8.accuracies(quantized, rule), len(labels), options.int8)
         doubts = (*options.doubts, *_doubts(rule, quantized, options))
         useful.check(doubts, options.anyway)
         small = replace(parts, rule=rule, trained=quantized, doubts=doubts, precision="int8")
         int8.join(every, ints, small.stages, folder)
-        own = [name for name in options.runtimes if RUNTIMES[name].quantize]
-        if own:
-            samples, floating = splits["calibration"].spread(int8.MOST), int8.Layers(every, floats)
-            for at, traced in enumerate(graphs.traced(parts.net, small.stages), start=1):
-                yield f"stage {at} of {len(small.stages)} in int8 of {' and '.join(own)}"
-                batches = (floating.inputs(traced.stage, batch) for batch in samples.batches())
-                write_stage(own, traced, folder, batches)
         about = _rest(folder, small, options.runtimes)
 
         def compare(other: Bundle) -> Likeness:
-            tested = other, rule, quantized.test, splits["test"].batches()
-            if other.runtime not in own:
-                return parity.alike(*tested, lost)
-            # It rounds in its own way, so that shares may differ; what counts is what it costs.
-            after = parity.accuracies(other, labels, splits["calibration"].batches())
-            what = f"int8 of {RUNTIMES[other.runtime].title}"
-            cost = _lost(what, before, after, len(labels), options.int8 or 0.0)
-            return parity.alike(*tested, cost, most=1.0)
+            return parity.alike(other, rule, quantized.test, splits["test"].batches(), lost)
 
         if options.check:
             yield "comparing with what was calibrated"
@@ -338,15 +320,13 @@ def _int8(
     return about.beside_float32(float32, sizes, lost, options.int8)
 
 
-def _lost(
-    what: str, before: tuple[float, float], after: tuple[float, float], images: int, allowed: float
-) -> float:
+def _lost(before: tuple[float, float], after: tuple[float, float], images: int, allowed: float) -> float:
     """The accuracy that int8 costs, the policy or the full network. before, after: accuracies of both on
     so many calibration images. Raises OfframpError where that is more than is allowed."""
     policy, full = (was - now for was, now in zip(before, after, strict=True))
     if max(policy, full) > allowed + ROUNDING:
         raise OfframpError(
-            f"{what} costs the policy {100 * policy:.2f} points of accuracy on the {images:,} "
+            f"int8 costs the policy {100 * policy:.2f} points of accuracy on the {images:,} "
             f"calibration images, and the full network {100 * full:.2f}; {100 * allowed:g} are allowed; "
             "allow more, or export without int8"
         )
@@ -370,7 +350,7 @@ def _rest(folder: Path, parts: _Parts, runtimes: tuple[str, ...] = ()) -> Card:
         "fixed_size": _fixed_size(flat),
         # What heads have learned to add is in their graphs.
         **({"carry": rule.carry} if rule.carry and not isinstance(rule.carry, str) else {}),
-        **({"runtimes": bundled(runtimes)} if bundled(runtimes) else {}),
+        **({"runtimes": {name: RUNTIMES[name].suffix for name in runtimes}} if runtimes else {}),
         "stages": stages,
     }
     bundle.write_json(folder / "stages.json", layout)
@@ -379,12 +359,8 @@ def _rest(folder: Path, parts: _Parts, runtimes: tuple[str, ...] = ()) -> Card:
     bundle.write_json(folder / expected.FILE, expectation.as_json())
     bundle.write_json(folder / "labels.json", list(trained.classes))
     bundle.write_json(folder / "preprocessing.json", preprocessing(manifest).as_json())
-    bundle.copy_sources(folder, tuple(bundled(runtimes)))
+    bundle.copy_sources(folder, runtimes)
     bundle.seal(folder)
-    gathering = [gather for name in runtimes if (gather := RUNTIMES[name].gather) is not None]
-    for gather in gathering:
-        gather(folder, trained.id)
-        bundle.seal(folder)
     tested = evaluate(rule, trained.test, trained.costs, trained.classes)
     macs_by_exit = dict(zip(parts.numbers, spent, strict=True))
     own_trunks = len({stage.trunk for stage in parts.stages}) > 1

@@ -11,15 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import requires
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from offramp.bundle.runtime import SUMS, Bundle, BundleError
 from offramp.errors import OfframpError, check_installed
 from offramp.files import DOCUMENT, check_writable, folder_at, is_litter, read_regular
 from offramp.hashing import file_digest
-
-if TYPE_CHECKING:
-    import onnx_ir
 
 REQUIREMENTS = "requirements.txt"
 PACKAGES = ("numpy", "onnxruntime", "pillow")  # all that a bundle imports
@@ -31,7 +28,6 @@ SOURCES = {
 """What runs a bundle, and the files here that it is a copy of."""
 
 MEASURE_S = 600.0
-KEY = "pkg.torch.onnx.stack_trace"  # of a node's metadata
 
 
 def check_runtime() -> None:
@@ -156,26 +152,3 @@ def measured(folder: Path, runtime: str | None = None) -> Mapping[str, Any]:
         return {"reason": lines[-1] if lines else "it said nothing"}
     times: dict[str, Any] = json.loads(done.stdout)
     return times
-
-
-def remove_traces(model: onnx_ir.Model) -> None:
-    """Take tracebacks out of a graph, which PyTorch's exporter leaves with every node: they have paths
-    and lines of source of the machine that made it."""
-    graphs: list[onnx_ir.Graph | onnx_ir.Function] = [model.graph, *model.functions.values()]
-    for graph in graphs:
-        for node in graph.all_nodes():
-            node.metadata_props.pop(KEY, None)
-
-
-def remove_traces_from(file: Path) -> None:
-    """Take tracebacks out of a graph's file, where it has any. Raises OfframpError where onnx_ir is not
-    installed."""
-    if KEY.encode() not in file.read_bytes():
-        return
-    what = f"{file.name} names folders of this machine, and removing them"
-    check_installed(what, "onnx", "onnx_ir")
-    import onnx_ir
-
-    model = onnx_ir.load(file)
-    remove_traces(model)
-    onnx_ir.save(model, file)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from offramp.bundle.folder import remove_traces
 from offramp.bundle.runtime import BEFORE
 from offramp.errors import OfframpError, check_installed
 from offramp.inputs import blank
@@ -74,16 +74,16 @@ class TracedStage:
     carried: int  # how many tensors a later stage goes on from
 
 
-def traced(net: ExitNetwork, stages: Sequence[StageGraph]) -> Iterator[TracedStage]:
-    """The modules that graphs are made of.
+def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[TracedStage]:
+    """Write the ONNX graph of each stage to `folder / stage.file`, and yield the stage.
 
-    Inputs and outputs have a free batch: the images [B, C, H, W] in float32, texts [B, T] in int64, or
-    what the stage before carried → logits [B, classes], then what is carried. Where the exit has learned
-    what to add of the answer before, that is the last input, BEFORE [B, classes], and the logits are its
-    answer. net: in eval mode, on the CPU.
+    Inputs and outputs have a free batch: the images [B, C, H, W] in float32, or what the stage before
+    carried → logits [B, classes], then what is carried. Where the exit has learned what to add of the
+    answer before, that is the last input, BEFORE [B, classes], and the logits are its answer. net: in
+    eval mode, on the CPU.
 
     Raises:
-        OfframpError: A stage carries what has no row for each image.
+        OfframpError: A stage cannot be a graph, or carries what has no row for each image.
     """
     first = blank(net.input_shape, TRACED_BATCH, torch.empty(0))
     carried_by: dict[int | None, tuple[Tensor, ...]] = {None: (first,)}
@@ -100,21 +100,9 @@ def traced(net: ExitNetwork, stages: Sequence[StageGraph]) -> Iterator[TracedSta
                     f"{stage.exit} by; put that exit elsewhere"
                 )
         carried_by[at] = tuple(carried)
-        yield TracedStage(stage, module, tensors, len(carried))
-
-
-def export(net: ExitNetwork, stages: Sequence[StageGraph], folder: Path) -> Iterator[TracedStage]:
-    """Write the ONNX graph of each stage to `folder / stage.file`. net: in eval mode, on the CPU.
-
-    Yields:
-        Each stage, once it is written.
-
-    Raises:
-        OfframpError: A stage cannot be a graph.
-    """
-    for stage in traced(net, stages):
-        _write(stage, folder / stage.stage.file)
-        yield stage
+        traced = TracedStage(stage, module, tensors, len(carried))
+        _write(traced, folder / stage.file)
+        yield traced
 
 
 class StageModule(nn.Module):
@@ -182,7 +170,10 @@ def _write(stage: TracedStage, path: Path) -> None:
             "tap another place, or use another backbone"
         ) from error
     assert program is not None
-    remove_traces(program.model)  # a bundle goes to others
+    # The exporter leaves a traceback with every node: paths and lines of source of this machine.
+    functions = (function.all_nodes() for function in program.model.functions.values())
+    for node in chain(program.model.graph.all_nodes(), *functions):
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
     program.save(str(path), external_data=size > INLINE_BYTES)
 
 

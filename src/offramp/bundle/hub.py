@@ -28,8 +28,7 @@ LICENSE = re.compile(r"[a-z0-9.+-]{1,64}")
 FILES = (
     *("SHA256SUMS", "stages.json", "policy.json", "labels.json", "preprocessing.json", "card.json"),
     *("card.md", "run.py", "scoring.py", "preprocessing.py", "on_*.py", bundle.REQUIREMENTS),
-    *("expected.json", "stages/*.onnx", "stages/*.onnx.data", "stages/*.pte", "stages/*.tflite"),
-    *("stages/*.mlpackage/*", "model_repository/*"),
+    *("expected.json", "stages/*.onnx", "stages/*.onnx.data", "stages/*.pte"),
 )
 """All that a bundle may hold; anything else in a repository is left there."""
 CARD = "README.md"  # the model card, as the hub shows it
@@ -67,8 +66,8 @@ def local(name: str) -> Path | None:
 def push(
     folder: Path, name: str, license: str, dataset: str | None = None, private: bool = False
 ) -> str:
-    """Put a bundle on the hub, in one commit, with a model card. This machine's name is left out, and so
-    is where files lay on it, in the card and in the graphs. name: as `place` takes it; a repository and
+    """Put a bundle on the hub, in one commit, with a model card. This machine's name is left out of
+    the card, and so is where files lay on it. name: as `place` takes it; a repository and
     a branch that are not there are created.
 
     Returns:
@@ -117,8 +116,6 @@ def prepare(
     for each in names:
         (copy / each).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / each, copy / each)
-        if each.endswith(".onnx"):  # earlier exports left them in
-            bundle.remove_traces_from(copy / each)
     card = json.loads((copy / "card.json").read_text(encoding="utf-8"))
     title = data_title(card)
     places = sorted(_places({**card, "labels": ()}), key=len, reverse=True)  # one may begin with /

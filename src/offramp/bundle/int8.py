@@ -38,14 +38,9 @@ class Layers:
             self._sessions = [session(folder / stage.file, threads=0) for stage in stages]
 
     def inputs(self, part: StageGraph, pixels: Floats) -> dict[str, Any]:
-        """What a stage takes, by name, of images [B, C, H, W]; the stages before it run. part: one of
-        these stages, or several of them as one, of which the last head answers."""
-        chain = within(self._stages, part)
-        needed = self._needed(chain[-1])
-        inputs = {at: walked[0] for at, walked in zip(needed, self._walk(pixels, needed), strict=True)}
-        first, last = inputs[chain[0]], inputs[chain[-1]]
-        own = {name: tensor for name, tensor in first.items() if name != BEFORE}
-        return own | ({BEFORE: last[BEFORE]} if BEFORE in last else {})
+        """What one of these stages takes, by name, of images [B, C, H, W]; those before it run."""
+        *_, (tensors, _) = self._walk(pixels, self._needed(self._stages.index(part)))
+        return tensors
 
     def logits(self, batches: Iterator[Floats]) -> Floats:
         """[N, stages, classes] of batches of images, nobody leaving."""

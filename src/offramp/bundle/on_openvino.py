@@ -20,8 +20,6 @@ class OpenVINOSession:
     """A graph, compiled; called as a session of onnxruntime is."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        if path.suffix != ".onnx":  # OpenVINO reads more, of which run.py knows no operators
-            raise ValueError("it is no ONNX graph")
         # Without the hint it computes in bfloat16 where the processor has it, and answers differ.
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",

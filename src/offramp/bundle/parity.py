@@ -90,14 +90,13 @@ def alike(
     rows: SplitLogits,
     batches: Iterable[NDArray[np.float32]],
     lost: float,
-    most: float = SHARE,
 ) -> Likeness:
     """Compare an int8 bundle with the quantized stages that its policy was solved on. rows, batches:
     logits of these stages, and the images that they are of; lost: the accuracy that int8 costs on
-    calibration; most: the difference of an exit's share, or of accuracy, that is no mistake.
+    calibration.
 
     Raises:
-        OfframpError: It differs by more than that.
+        OfframpError: An exit's share, or accuracy, differs by more than SHARE.
     """
     outcomes = [bundle.run(pixels) for pixels in batches]
     place = policy.leaves(rows.logits)
@@ -111,7 +110,7 @@ def alike(
     )
     right = (_same(classes, rows.labels).mean(), _same(answers, rows.labels).mean())
     accuracy = abs(float(right[0] - right[1]))
-    if not max(share, accuracy) <= most:
+    if not max(share, accuracy) <= SHARE:
         raise OfframpError(
             "the int8 bundle differs from its quantized stages on the test split, by "
             f"{100 * accuracy:.2g} points of accuracy and {100 * share:.2g} of an exit's share; nothing "
@@ -119,17 +118,6 @@ def alike(
         )
     differing = float((~_same(classes, answers)).mean())
     return Likeness(len(place), "the whole test split", share, accuracy, differing, lost)
-
-
-@refusing()
-def accuracies(
-    bundle: Bundle, labels: NDArray[Any], batches: Iterable[NDArray[np.float32]]
-) -> tuple[float, float]:
-    """Of a bundle, and of it with every image in it to the end."""
-    through = bundle.with_thresholds([None] * len(bundle.stages))
-    pairs = [(bundle.run(each).classes, through.run(each).classes) for each in batches]
-    early, last = (_same(np.concatenate(each), labels) for each in zip(*pairs, strict=True))
-    return float(early.mean()), float(last.mean())
 
 
 def _same(answers: Any, truth: Any) -> NDArray[np.bool_]:

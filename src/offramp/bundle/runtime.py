@@ -53,42 +53,23 @@ SUMS = "SHA256SUMS"  # `sha256sum --check SHA256SUMS` reads it too
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 MEASURED_BATCHES = (1, 32)
 TIMES = "offramp-stage-times-1"  # the format of what `--measure` says
-PRECISIONS = ("float32", "int8")  # of weights and activations; images and logits are float32
 ROUNDS = 100  # of a stage, for a file that a policy is chosen by
 SPREAD = 2.0  # of the median: what nineteen rounds of twenty may take; as `calibrate` has it
-TEMPERATURES = (1e-6, 1e6)  # beyond, float32 has no room for logits that are divided by them
 AGAIN = "export the bundle again"
 UNANSWERED = "the network answers NaN or infinity"  # its confidence is NaN, and its class means nothing
 BEFORE = "before"  # the input of a graph that adds to the answer of the stage before
 SEPARATOR = "|"  # of the names of several labels
 SPINS_BRIEFLY = (1, 27)  # the version from which on onnxruntime is told how long threads spin
-LARGEST = 16 * 2**20  # bytes of a list or JSON of a bundle
-WHOLE = 2**63 - 1  # the largest whole number that is believed
-# What exporters write, and nothing that takes text, draws at random or goes round without end (Loop).
-OPERATORS = frozenset(
-    """Abs Acos Acosh Add And ArgMax ArgMin Asin Asinh Atan Atanh Attention AveragePool
-    BatchNormalization BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast CastLike Ceil Celu Clip
-    Col2Im Compress Concat ConcatFromSequence Constant ConstantOfShape Conv ConvInteger ConvTranspose Cos
-    Cosh CumSum DFT DepthToSpace DequantizeLinear Det Div Dropout DynamicQuantizeLinear Einsum Elu Equal
-    Erf Exp Expand EyeLike Flatten Floor GRU Gather GatherElements GatherND Gelu Gemm GlobalAveragePool
-    GlobalMaxPool Greater GreaterOrEqual GridSample GroupNormalization HardSigmoid HardSwish Identity
-    InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less LessOrEqual Log
-    LogSoftmax MatMul MatMulInteger Max MaxPool MaxRoiPool Mean Min Mish Mod Mul Neg NonMaxSuppression
-    NonZero Not OneHot Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear RMSNormalization RNN
-    Range Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
-    ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize ReverseSequence RoiAlign RotaryEmbedding
-    Round STFT ScatterElements ScatterND Selu SequenceAt SequenceConstruct SequenceEmpty SequenceInsert
-    SequenceLength Shape Sigmoid Sign Sin Sinh Size Slice Softmax Softplus Softsign SpaceToDepth Split
-    SplitToSequence Sqrt Squeeze Sub Sum Swish Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unique
-    Unsqueeze Where Xor""".split()  # noqa: SIM905 - a list would take a line for each
-)
-# Where a graph has tensors: field numbers of its Protocol Buffers, from the model's down.
-TENSORS = frozenset(
-    {(7, 5), (7, 15, 1), (7, 15, 2), (7, 1, 5, 5), (7, 1, 5, 10)}
-    | {(7, 1, 5, sparse, part) for sparse in (22, 23) for part in (1, 2)}
-)
-MESSAGES = frozenset(path[:end] for path in TENSORS for end in range(1, len(path) + 1))
-PARTS = 2_000_000  # of a graph that are looked at; a network of thousands of operators has some 100,000
+# Which messages of an ONNX file hold others that may name a file of weights, by the number of the field.
+HOLDS: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {13: "entry"},
+}
 
 
 class BundleError(Exception):
@@ -96,60 +77,6 @@ class BundleError(Exception):
 
     def __init__(self, text: str) -> None:
         super().__init__(_printable(text))
-
-
-@dataclass(frozen=True)
-class JsonField:
-    """A value of a JSON file, checked as it is read. Every method raises BundleError, naming both, for
-    anything else than it returns."""
-
-    where: str  # the file, then the field
-    value: Any  # of JSON
-
-    def field(self, name: str, absent: Any = ...) -> JsonField:
-        """A field of an object. absent: the value of one that may be absent."""
-        if not isinstance(self.value, dict):
-            raise self.wrong("an object")
-        value = self.value.get(name, absent)
-        if value is ...:
-            raise BundleError(f"{self._at(name)} is missing; {AGAIN}")
-        return JsonField(self._at(name), value)
-
-    def items(self, least: int = 0) -> tuple[JsonField, ...]:
-        """All of a list of `least` or more."""
-        if not isinstance(self.value, list) or len(self.value) < least:
-            raise self.wrong(f"a list of {least} or more" if least else "a list")
-        return tuple(JsonField(self._at(str(i)), value) for i, value in enumerate(self.value))
-
-    def text(self) -> str:
-        if not isinstance(self.value, str):
-            raise self.wrong("text")
-        return self.value
-
-    def flag(self) -> bool:
-        if not isinstance(self.value, bool):
-            raise self.wrong("true or false")
-        return self.value
-
-    def whole(self, low: int, high: int = WHOLE) -> int:
-        if type(self.value) is not int or not low <= self.value <= high:
-            raise self.wrong(f"a whole number from {low} to {high}")
-        return self.value
-
-    def number(self, low: float, high: float) -> float:
-        if type(self.value) not in (int, float) or not low <= self.value <= min(high, WHOLE):
-            raise self.wrong(f"a number from {low:g} to {high:g}")
-        return float(self.value)
-
-    def wrong(self, expected: str) -> BundleError:
-        """The refusal of a value that is not what is expected."""
-        value = "an object" if isinstance(self.value, dict) else ascii(self.value)[:40]
-        if isinstance(self.value, list):
-            value = f"a list of {len(self.value)}"
-        return BundleError(f"{self.where} must be {expected}, not {value}; {AGAIN}")
-
-    def _at(self, name: str) -> str:
-        return f"{self.where}{'.' if ': ' in self.where else ': '}{name}"
 
 
 @functools.cache
@@ -172,7 +99,7 @@ def _beside(name: str) -> ModuleType:
 
 def _lines(sums: Path) -> list[str]:
     try:
-        if not sums.is_file() or sums.stat().st_size > LARGEST:
+        if not sums.is_file():  # a device never ends
             raise FileNotFoundError
         return sums.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
@@ -217,7 +144,6 @@ class Stage:
     threshold: float | None  # none where nothing leaves
     temperature: float  # which logits are divided by
     macs: int  # of an image that leaves here, from the start
-    classes: int  # how many it tells apart
     session: Any  # of onnxruntime
     # whether the graph takes the answer of the stage before, and adds what it has learned to add of it
     adds: bool = False
@@ -230,15 +156,11 @@ class Stage:
 
     def run(self, tensors: Sequence[Array], before: Array = None) -> list[Array]:
         """[B, …] each → the logits [B, C], then what the next stage needs. before: the answer of the
-        stage before, [B, C]. Raises BundleError where the graph gives something else."""
-        values = (*tensors, before) if self.adds else tensors
+        stage before, [B, C]. Raises BundleError where the graph fails."""
         try:
-            outputs = self._outputs(values)
+            return self._outputs((*tensors, before) if self.adds else tensors)
         except Exception as error:  # onnxruntime raises classes of its own that it does not name
             raise BundleError(f"{self.file} fails ({_line(error)}); {AGAIN}") from error
-        if outputs[0].shape != (len(tensors[0]), self.classes):
-            raise BundleError(f"{self.file} does not give {self.classes} logits an image; {AGAIN}")
-        return outputs
 
     @functools.cached_property
     def _single(self) -> bool:
@@ -353,121 +275,68 @@ class Bundle:
     ) -> None:
         self.path = Path(path)
         self.files = _verified(self.path)
-        layout, policy, labels = map(self._json, ("stages.json", "policy.json", "labels.json"))
-        if layout.field("format").value != FORMAT:
-            raise BundleError(
-                f"{self.path} has bundle format {layout.value['format']!r:.20}, not {FORMAT}"
-            )
-        self.labels: tuple[str, ...] = tuple(label.text() for label in labels.items(1))
-        self._scoring = _beside("scoring")
-        how = self._json("preprocessing.json")
-        try:
-            self.preprocessing = _beside("preprocessing").from_json(how.value)
-        except ValueError as error:
-            between = " " if str(error).startswith("must") else ": "
-            raise BundleError(f"{how.where}{between}{_line(error)}; {AGAIN}") from None
-        self.normalized = layout.field("normalized").flag()
-        precise = layout.field("precision", "float32")
-        if precise.value not in PRECISIONS:
-            raise precise.wrong(f"one of {', '.join(PRECISIONS)}")
-        self.precision: str = precise.text()
         self.threads: int = threads or _cores()
         self.runtime = runtime
-        suffixes = layout.field("runtimes", {})
-        if not isinstance(suffixes.value, dict):
-            raise suffixes.wrong("an object")
-        if runtime != ONNXRUNTIME and runtime not in suffixes.value:
-            others = ", ".join((ONNXRUNTIME, *suffixes.value))
-            raise BundleError(f"{self.path} has no stages for {runtime}; it has some for {others}")
-        self._suffix = ".onnx" if runtime == ONNXRUNTIME else suffixes.field(runtime).text()
+        self._scoring = _beside("scoring")
         self._other = None if runtime == ONNXRUNTIME else _other(runtime)
         self.runtime_version: str = (
             self._other.VERSION if self._other else load_onnxruntime().__version__
         )
-        weak = layout.field("unreliable", []).items()
-        self.unreliable: tuple[str, ...] = tuple(reason.text() for reason in weak)
-        self.score = policy.field("score").text()
-        if self.score not in self._scoring.SCORES:
-            raise policy.field("score").wrong(f"one of {', '.join(self._scoring.SCORES)}")
-        # whether each image has several labels: the score is of all of them
-        self.several: bool = self._scoring.SCORES[self.score].several
-        self.plain_macs = layout.field("plain_macs").whole(1)
-        self.carry = layout.field("carry", 0).number(0, 1)
-        self._fixed_size = layout.field("fixed_size").text()
-        rules = {rule.field("exit").whole(1): rule for rule in policy.field("exits").items(1)}
-        self.stages: tuple[Stage, ...] = ()
-        for row in layout.field("stages").items(1):
-            exit = row.field("exit").whole(self.stages[-1].exit + 1 if self.stages else 1)
-            if exit not in rules:
-                raise BundleError(f"{policy.where}: exits says nothing of exit {exit}; {AGAIN}")
-            self.stages += (self._stage(row, exit, rules[exit], (self.threads, providers)),)
+        with self._plainly_read():
+            layout, policy = self._json("stages.json"), self._json("policy.json")
+            if layout["format"] != FORMAT:
+                raise BundleError(
+                    f"{self.path} has bundle format {layout['format']}, not {FORMAT}; {AGAIN}"
+                )
+            self.labels: tuple[str, ...] = tuple(self._json("labels.json"))
+            self.preprocessing = _beside("preprocessing").from_json(self._json("preprocessing.json"))
+            self.normalized: bool = layout["normalized"]
+            self.precision: str = layout["precision"]
+            suffixes = {ONNXRUNTIME: ".onnx"} | layout.get("runtimes", {})
+            if runtime not in suffixes:
+                has = ", ".join(suffixes)
+                raise BundleError(f"{self.path} has no stages for {runtime}; it has some for {has}")
+            self._suffix: str = suffixes[runtime]
+            self.unreliable: tuple[str, ...] = tuple(layout["unreliable"])
+            self.score: str = policy["score"]
+            # whether each image has several labels: the score is of all of them
+            self.several: bool = self._scoring.SCORES[self.score].several
+            self.plain_macs: int = layout["plain_macs"]
+            self.carry: float = layout.get("carry", 0.0)
+            self._fixed_size: str = layout["fixed_size"]
+            rules = {rule["exit"]: rule for rule in policy["exits"]}
+            self.stages: tuple[Stage, ...] = ()
+            for row in layout["stages"]:
+                self.stages += (self._stage(row, rules[row["exit"]], providers),)
 
-    def _stage(
-        self, row: JsonField, exit: int, rule: JsonField, how: tuple[int, Sequence[str]]
-    ) -> Stage:
-        """The stage after those that there are. how: threads and providers, of `session`."""
-        after, threshold = row.field("after"), rule.field("threshold")
-        if after.value is not None and not self.stages:
-            raise after.wrong("null")
-        begins = None if after.value is None else after.whole(0, len(self.stages) - 1)
-        kind = self._scoring.SCORES[self.score]
-        least = None if threshold.value is None else threshold.number(kind.low, kind.high)
-        warmth = rule.field("temperature", 1).number(*TEMPERATURES)
-        name = row.field("file").text()
-        name = name if self._other is None else name.removesuffix(".onnx") + self._suffix
-        file, (threads, providers) = self._file(name), how
-        listed = {self.path / each for each in self.files}
+    def _stage(self, row: Mapping[str, Any], rule: Mapping[str, Any], providers: Sequence[str]) -> Stage:
+        """The stage after those that there are."""
+        file, listed = self._file(row["file"].removesuffix(".onnx") + self._suffix), self._listed
         if self._other is None:
-            graph = session(file, threads, providers, listed)
+            graph = session(file, self.threads, providers, listed)
         else:
             if self._suffix == ".onnx":
-                check_operators(file, listed)
+                check_weights(file, listed)
             try:
                 with _quiet():
-                    graph = self._other.session(file, threads)
+                    graph = self._other.session(file, self.threads)
             except Exception as error:  # each runtime raises classes of its own
                 raise BundleError(
                     f"{file} cannot be loaded by {self.runtime} ({_line(error)})"
                 ) from error
-        outputs = 2 if begins is None else len(self.stages[begins].session.get_outputs())
-        size = (self.preprocessing.channels, *self.preprocessing.size)
-        inputs = graph.get_inputs()
-        adds = bool(inputs) and inputs[-1].name == BEFORE
-        if self._other is not None:  # not every runtime keeps names
-            adds = len(inputs) == outputs
-        if len(inputs) - adds != outputs - 1:
-            raise BundleError(f"{after.where} does not fit {name}; {AGAIN}")
-        if adds and not (self.stages and _fits(inputs[-1].shape, (len(self.labels),))):
-            raise BundleError(f"{name} adds to an answer that no stage before it gives; {AGAIN}")
-        if begins is None and not _fits(inputs[0].shape, size):
-            wrong = after.where if self.stages else f"{self.path / 'preprocessing.json'}: size"
-            raise BundleError(f"{wrong} does not fit {name}; {AGAIN}")
-        if not _fits(graph.get_outputs()[0].shape, (len(self.labels),)):
-            counts = f"{len(self.labels)} labels; {name} tells {graph.get_outputs()[0].shape[-1]} apart"
-            raise BundleError(f"{self.path / 'labels.json'} has {counts}; {AGAIN}")
+        after, gate = row["after"], rule.get("gate")
+        carried = 1 if after is None else len(self.stages[after].session.get_outputs()) - 1
         return Stage(
             file,
-            exit=exit,
-            after=begins,
-            threshold=least,
-            temperature=warmth,
-            macs=row.field("macs").whole(1),
-            classes=len(self.labels),
+            exit=row["exit"],
+            after=after,
+            threshold=rule["threshold"],
+            temperature=rule["temperature"],
+            macs=row["macs"],
             session=graph,
-            adds=adds,
-            gate=self._gate(rule, kind, least),
+            adds=len(graph.get_inputs()) > carried,
+            gate=None if gate is None else tuple(gate),
         )
-
-    def _gate(self, rule: JsonField, kind: Any, threshold: float | None) -> tuple[float, ...] | None:
-        """What the exit has learned; one that nothing leaves by may have nothing. kind: of the score."""
-        gate = rule.field("gate", ... if kind.learned and threshold is not None else None)
-        if not kind.learned or (gate.value is None and threshold is None):
-            return None
-        size = kind.numbers(len(self.labels))
-        numbers = gate.items(size)
-        if len(numbers) > size:
-            raise gate.wrong(f"a list of {size}")
-        return tuple(number.number(-WHOLE, WHOLE) for number in numbers)
 
     def predict(self, images: Any) -> Answers:
         """Answer a batch; images that have left cost nothing any more.
@@ -712,14 +581,24 @@ class Bundle:
             raise BundleError(f"image {at} has NaN or infinite values, which have no answer; mend it")
         return pixels.astype(np.float32, copy=False)
 
-    def _json(self, name: str) -> JsonField:
-        path = self._file(name)
-        if path.stat().st_size > LARGEST:
-            raise BundleError(f"{path} is larger than any that offramp writes; {AGAIN}")
+    @contextlib.contextmanager
+    def _plainly_read(self) -> Iterator[None]:
+        """A file that the sums fit, and that says something else than an export's, is one line."""
         try:
-            return JsonField(str(path), json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, RecursionError) as error:  # the latter of lists in lists in lists
-            raise BundleError(f"{path} is no JSON; {AGAIN}") from error
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{self.path} is damaged ({_line(error)}); {AGAIN}") from error
+
+    def _json(self, name: str) -> Any:
+        path = self._file(name)
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise BundleError(f"{path} is damaged ({_line(error)}); {AGAIN}") from error
+
+    @functools.cached_property
+    def _listed(self) -> Collection[Path]:
+        return {self.path / name for name in self.files}
 
     def _file(self, name: str) -> Path:
         if name not in self.files:
@@ -727,63 +606,42 @@ class Bundle:
         return self.path / name
 
 
-def check_operators(path: Path, listed: Collection[Path] | None = None) -> None:
-    """Check that a graph has operators of OPERATORS alone, and weights in itself or in listed files. It
-    is read as Protocol Buffers say: a model has a graph (field 7) and functions (25), a graph nodes (1),
-    a node an operator (4) and the set that it is of (7), a tensor the place of its numbers (13).
+def check_weights(path: Path, listed: Collection[Path] | None = None) -> None:
+    """Check that an ONNX graph has its weights in itself, or in files where they may lie.
 
     Args:
         path: Of the graph.
-        listed: Files that may have weights; None: any.
+        listed: Files that may have weights; None: all in the graph's folder.
 
     Raises:
-        BundleError: It has others, or the file is no graph.
+        BundleError: It names another file, or is no graph.
     """
+    folder = path.parent.resolve()
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            for count, (where, start, end) in enumerate(_parts(data, 0, len(data)), 1):
-                if where == (25,):
-                    raise BundleError(f"{path} has functions of its own, which no export has; {AGAIN}")
-                if where == (7, 1, 4) or (where == (7, 1, 7) and end > start):
-                    _check_name(path, where[-1], data[start : min(end, start + 60)])
-                if where[-1] == 13 and where[:-1] in TENSORS and listed is not None:
-                    _check_weights(
-                        path, [(at, data[s:e]) for at, s, e in _fields(data, start, end)], listed
+            for name in _weight_files(data, 0, len(data)):
+                place = path.parent / name
+                if listed is not None and place not in listed:
+                    raise BundleError(
+                        f"{path} has weights in '{name:.200}', which {SUMS} does not list; {AGAIN}"
                     )
-                if count > PARTS:
-                    raise BundleError(f"{path} has more than {PARTS:,} parts; {AGAIN}")
-    except (OSError, ValueError, IndexError):  # an empty file has no map
+                if listed is None and not place.resolve().is_relative_to(folder):
+                    raise BundleError(f"{path} has weights in '{name:.200}'; move them into its folder")
+    except (OSError, ValueError, IndexError, RecursionError):  # an empty file has no map
         raise BundleError(f"{path} is no graph; {AGAIN}") from None
 
 
-def _check_weights(path: Path, entry: Sequence[tuple[int, bytes]], listed: Collection[Path]) -> None:
-    """Check what a tensor says of the file of its numbers: a key (1) and a value (2)."""
-    if {text for at, text in entry if at == 1} <= {b"offset", b"length"}:
+def _weight_files(data: Any, at: int, end: int, kind: str = "model") -> Iterator[str]:
+    """The files that a message of ONNX has weights in. kind: of HOLDS, or an "entry" of a tensor: a key
+    (1) and a value (2)."""
+    if kind == "entry":
+        pairs = [(field, data[start:stop]) for field, start, stop in _fields(data, at, end)]
+        if (1, b"location") in pairs:
+            yield from (value.decode() for field, value in pairs if field == 2)
         return
-    for name in (text.decode() for at, text in entry if at == 2):
-        if path.parent / name not in listed:
-            raise BundleError(
-                f"{path} has weights in '{name:.200}', which {SUMS} does not list; {AGAIN}"
-            )
-
-
-def _check_name(path: Path, field: int, name: bytes) -> None:
-    text = name.decode(errors="replace")
-    if text not in (OPERATORS if field == 4 else ("ai.onnx",)):
-        kind = "the operator" if field == 4 else "an operator of the set"
-        raise BundleError(f"{path} has {kind} '{text}', which no export has; {AGAIN}")
-
-
-def _parts(
-    data: Any, at: int, end: int, above: tuple[int, ...] = ()
-) -> Iterator[tuple[tuple[int, ...], int, int]]:
-    """The fields of a message, and of those in it that MESSAGES names: the numbers that lead to each,
-    then as `_fields`."""
     for field, start, stop in _fields(data, at, end):
-        where = (*above, field)
-        yield where, start, stop
-        if where in MESSAGES:
-            yield from _parts(data, start, stop, where)
+        if field in HOLDS[kind]:
+            yield from _weight_files(data, start, stop, HOLDS[kind][field])
 
 
 def _fields(data: Any, at: int, end: int) -> Iterator[tuple[int, int, int]]:
@@ -877,8 +735,8 @@ def session(
     listed: Collection[Path] | None = None,
 ) -> Any:
     """The graph in a file, loaded. Raises BundleError where onnxruntime cannot, and as
-    `check_operators`."""
-    check_operators(path, listed)
+    `check_weights`."""
+    check_weights(path, listed)
     onnxruntime = load_onnxruntime()
     _bound_memory()
     options = onnxruntime.SessionOptions()
@@ -898,14 +756,6 @@ def session(
         return onnxruntime.InferenceSession(name, options, providers=list(providers))
     except Exception as error:  # onnxruntime raises classes of its own that it does not name
         raise BundleError(f"{path} cannot be loaded ({_line(error)})") from error
-
-
-def _fits(shape: Sequence[Any], sizes: tuple[int, ...]) -> bool:
-    """Whether a graph's tensor [B, …] may have these sizes after B; a size with a name is any."""
-    return len(shape) == len(sizes) + 1 and all(
-        size == expected or not isinstance(size, int)
-        for size, expected in zip(shape[1:], sizes, strict=True)
-    )
 
 
 def _line(error: BaseException) -> str:
@@ -1004,22 +854,19 @@ def measure(
 
 def _write_times(bundle: Bundle, batch: int, out: Path, device: str | None) -> None:
     """Raises BundleError where the file cannot be written; it appears whole or not at all."""
-    if not out.absolute().parent.is_dir():  # said before minutes are spent
-        raise BundleError(f"there is no folder {out.parent} for the times; choose another --out")
-    special = out.exists() and not out.is_file()  # a pipe, a terminal
-    if out.is_dir() or not os.access(out if special else out.absolute().parent, os.W_OK):
+    other = out.exists() and not out.is_file()  # a folder, a pipe, a terminal
+    if other or not os.access(out.absolute().parent, os.W_OK):  # said before minutes are spent
         raise BundleError(f"{out} cannot be written; choose another --out")
     batches = tuple(dict.fromkeys((*MEASURED_BATCHES, batch)))
     sizes = ", ".join(map(str, batches))
     _say(f"timing {len(bundle.stages)} stages, {ROUNDS} rounds at batches of {sizes} …")
     times = measure(bundle, batches, ROUNDS, device)
-    written = out if special else out.with_name(f"{out.name}.{os.getpid()}")
+    written = out.with_name(f"{out.name}.{os.getpid()}")
     try:
         written.write_text(f"{json.dumps(times, indent=1)}\n", encoding="utf-8")
         written.replace(out)
     except OSError as error:
-        if not special:
-            written.unlink(missing_ok=True)
+        written.unlink(missing_ok=True)
         raise BundleError(f"{out} cannot be written ({error.strerror}); choose another --out") from None
     _say(f"stage times of {times['device']}: {out} ({ROUNDS} rounds)")
     late, median = (sum(row[of] for row in times["stages"]) for of in ("p95", "p50"))

@@ -105,7 +105,7 @@ class BuildChoices(CalibrationOptions, total=False):
         budget: Cut epochs and images until training here fits this time, such as 2h or 90min.
         int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
         int8_loss: Accuracy to give up for int8: 0.01 or 1% is one point.
-        runtime: Also write stages for coreml, executorch, litert, openvino or triton. Repeatable.
+        runtime: Also write stages for executorch or openvino. Repeatable.
         web: Also write a web page that classifies images in the browser: a new folder.
         onnxruntime_web: With `web`: the npm package that the page needs. By default
             node_modules/onnxruntime-web, here or in a folder above.

@@ -77,7 +77,7 @@ def export(
         policy: The policy file of offramp calibrate for this trial. A plain network has none.
         int8: Quantize the stages; in Python, a number is the accuracy that this may cost.
         int8_loss: Accuracy to give up for `int8`: 0.01 or 1% is one point.
-        runtime: Also write stages for coreml, executorch, litert, openvino or triton. Repeatable.
+        runtime: Also write stages for executorch or openvino. Repeatable.
         to_measure: Without a policy: keep every exit, to time the stages on a device.
         web: Also write a web page that classifies images in the browser: a new folder.
         onnxruntime_web: With `web`: the npm package that the page needs. By default

@@ -342,7 +342,7 @@ def _runtimes() -> Finding:
     """What can run a bundle's stages beside onnxruntime; no gap, since few want any."""
     from offramp.bundle.runtimes import RUNTIMES
 
-    installed = [r.title for r in RUNTIMES.values() if r.packages and not r.missing]
+    installed = [r.title for r in RUNTIMES.values() if not r.missing]
     return Finding("other runtimes of bundles", ", ".join(installed) or "none installed")
 
 
