@@ -202,7 +202,6 @@ MISTAKES = [
     "store pack runs --out taken",
     "store pack runs --out p --strategy jont",
     "store index runs",
-    "doctor --name mine",
 ]
 
 
