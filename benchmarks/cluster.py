@@ -23,7 +23,7 @@ from offramp.study.run.ledger import Failures, Ledger
 from offramp.study.run.run import RunConfig
 from offramp.units import counted
 
-HALF = str(Path(__file__).parents[1] / "studies" / "one-thread.json")
+HALF = "cpu-one-thread"
 DEMO = Setting("digits-cnn", 1200, 20, test_images=300, data="digits", numerics=HALF, learning_rate=0.01)
 QUICK = {"name": "resnet18", "stem": "imagenet"}
 CIFAR = Setting(QUICK, 10_000, 2, test_images=4000, numerics=HALF)  # a quarter of its epochs

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import BARE, Result, against, contender, in_turns, together
-from benchmarks.subjects import ROOT
 from offramp import device as devices
 from offramp.process import keep_freed_memory
 from offramp.store.store import Store
@@ -24,7 +23,7 @@ from offramp.study.run.processes import run_pooled
 from offramp.study.run.run import RunConfig
 from offramp.study.spec import file as spec
 
-HALF = str(ROOT / "studies" / "one-thread.json")
+HALF = "cpu-one-thread"
 DATA = Path(__file__).with_name("ranks_data.py")
 BACKBONES = ("digits-cnn", "mobilenetv2", "resnet18")
 WAYS: dict[str, dict[str, Any]] = {

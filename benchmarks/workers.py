@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import BARE, Result, against, contender, in_turns
-from benchmarks.subjects import NOISE, ROOT, Setting, events, plan
+from benchmarks.subjects import NOISE, Setting, events, plan
 from offramp.process import keep_freed_memory
 
 Ask = Callable[..., Any]
-HALF = str(ROOT / "studies" / "one-thread.json")  # of the two that the default profile has
+HALF = "cpu-one-thread"  # of the two that the default profile has
 TRIAL = Setting("", 0, 1, strategies=("joint",), data=NOISE, learning_rate=0.01)
 CASES = {
     "digits-cnn": replace(TRIAL, backbone="digits-cnn", images=1200, epochs=20, shape=(1, 8, 8)),

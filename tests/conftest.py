@@ -30,7 +30,8 @@ import wording
 from longer import slow_file, slow_test
 from offramp.meters import capacity, meter
 from offramp.process import look_less_for_garbage
-from offramp.study.plan import caching, profiles
+from offramp.study.plan import caching
+from offramp.study.plan import plan as planning
 from remembered_graphs import remembered_graphs
 from remembered_surveys import remembered_surveys
 
@@ -112,7 +113,7 @@ def _made_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(capacity, "MACHINE", nowhere)
         patch.setattr(caching, "IN_MEMORY", ())
         patch.setattr(meter, "_own", lambda _: 0)
-        patch.setattr(profiles, "computing_cores", lambda: CORES)
+        patch.setattr(planning, "computing_cores", lambda: CORES)
         yield
 
 

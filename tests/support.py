@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from longer import long_where
 from offramp.data import Data, from_dataset
-from offramp.engine.placement import Speeds
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.numerics import Numerics, profile
 from offramp.store.store import Store
@@ -27,9 +26,6 @@ PAPER = tuple(GROUPS["the paper's nine"])
 
 # Test processes share two cores: one thread each, and every other setting as in production.
 NUMERICS: Numerics = replace(profile("default", "cpu"), threads=1)
-
-# Of a machine on which every cache is worth its room, on disk too.
-EAGER = Speeds(macs=1e6, memory=1e15, disk=1e15, pixels=1e6)
 
 SHAPES = {"digits-cnn": (1, 8, 8)}
 

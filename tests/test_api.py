@@ -25,7 +25,7 @@ from offramp.engine import fit as engine_fit
 from offramp.nets.network import inside, loaded
 from offramp.store.store import Store
 from offramp.strategies.two_stage import two_stage
-from offramp.study.plan import profiles
+from offramp.study.plan import plan as planning
 from offramp.study.run.events import Epoch, GroupStarted, Reused
 from refusal import refuses
 from wording import refusal
@@ -276,7 +276,7 @@ def test_fit_is_reproducible_and_leaves_the_global_generators_alone() -> None:
 def test_a_fit_on_more_cores_repeats_itself_and_says_what_it_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(profiles, "computing_cores", lambda: 3)
+    monkeypatch.setattr(planning, "computing_cores", lambda: 3)
     monkeypatch.setattr(numerics, "THREAD_MACS", 1.0)  # as if the network were a large one
     one, other, exact = (
         usual_fit(store=tmp_path / name, numerics=of)

@@ -8,7 +8,7 @@ from offramp import device as devices
 from offramp.device import chosen, seeded
 from offramp.nets import NetSpec, attach, build
 from offramp.nets.network import redrawn
-from offramp.study.plan import profiles
+from offramp.study.plan.plan import numerics_named
 from wording import refusal
 
 
@@ -156,7 +156,7 @@ def test_the_gpu_of_a_mac_is_a_device_that_has_to_be_named(mac, monkeypatch, sna
 @pytest.mark.usefixtures("mac")
 def test_a_mac_computes_as_a_plain_loop_does():
     """Its numerics: weights in order, and torch's own loop over them (docs/decisions/numerics.md)."""
-    exact, soon = profiles.find("exact", "mps"), profiles.find("fast", "mps")
+    exact, soon = (numerics_named(name, torch.device("mps")) for name in ("exact", "fast"))
     for numerics in (exact, soon):
         assert (numerics.memory_format, numerics.fused_optimizer) == ("contiguous", False)
         assert (numerics.precision, numerics.tf32) == ("float32", False)

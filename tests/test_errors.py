@@ -53,7 +53,7 @@ COMMANDS = {
         "study/variants.py",
         "study/spec/file.py",
     ),
-    *("study/plan/profiles.py", "study/run/cluster.py"),
+    "study/run/cluster.py",
 }
 # Beside the keyword of Python, or of another program.
 SAID_FOR_BOTH = (

@@ -37,7 +37,6 @@ from offramp.report import claims, evidence
 from offramp.report.page.folder import MARKER, check
 from offramp.store import pack, searches
 from offramp.store.store import Store
-from offramp.study.plan import profiles
 from offramp.study.spec import file as spec
 from offramp.study.spec.yaml_lines import parse
 
@@ -54,10 +53,6 @@ claims:
   - {id: b, section: "1", question: rq1, text: B is better., measure: peak-epoch, is: within,
      order: [joint, baseline], margin: 2, models: net*}
 """
-PROFILE = {
-    "numerics": {"device": "cpu", "threads": 2, "precision": "float32", "frozen_batch": 64},
-    **{"machine": "m", "made": "2025", "measured": [{"what": "w", "network": "n", "ratio": 1.5}]},
-}
 HOW = {"size": [8, 8], "channels": 1, "mean": [0.5], "std": [0.2], "resize": 9, "crop": True}
 SPLITS = {
     name: {f"{source} row {row}": str(row) for row in rows}
@@ -171,7 +166,6 @@ DOORS = {
     "policy": Door("policy.json", POLICY, Policy.load),
     "study": Door("study.yaml", STUDY, spec.read),
     "claims": Door("claims.yaml", CLAIMS, claims.read),
-    "profile": Door("p.json", json.dumps(PROFILE).encode(), profiles.read),
     "split": Door("s.json", json.dumps({"version": 1, "splits": SPLITS}).encode(), splits),
     "npz": Door("a.npz", npz(), data("npz")),
     "IDX": Door("train-images-idx3-ubyte", idx(np.zeros((60, 4, 4))), data("idx")),
@@ -246,7 +240,6 @@ JSON = {
     "policy": (json.loads(POLICY), Policy.load),
     "study": (parse(STUDY.decode(), "").value, spec.read),
     "claims": (parse(CLAIMS.decode(), "").value, claims.read),
-    "profile": (PROFILE, profiles.read),
     "split": ({"version": 1, "splits": SPLITS}, splits),
 }
 

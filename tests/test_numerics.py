@@ -19,9 +19,9 @@ from offramp.meters import capacity
 from offramp.numerics import CUSTOM, DEFAULTS, FAST, PROFILES, Numerics, custom, fast, profile
 from offramp.store.manifest import NumericsRecord
 from offramp.store.store import Store
-from offramp.study.plan import profiles
+from offramp.study.plan import plan as planning
 from offramp.study.plan.forecast import forecast
-from offramp.study.plan.plan import make_plan
+from offramp.study.plan.plan import make_plan, numerics_named
 from offramp.study.plan.workers import suited
 from offramp.study.spec import file as spec
 from offramp.units import counted
@@ -42,7 +42,8 @@ def test_the_defaults_are_in_keys_what_they_have_always_been(name: str) -> None:
 
 
 def test_every_profile_has_an_identity_of_its_own() -> None:
-    assert all(name == numerics.name for name, numerics in PROFILES.items())
+    others = {name for name, numerics in PROFILES.items() if name != numerics.name}
+    assert others == {"cpu-one-thread"}  # keyed by its content
     assert len({digest(numerics) for numerics in PROFILES.values()}) == len(PROFILES)
     assert {numerics.precision for name, numerics in PROFILES.items() if "bf16" in name} == {"bfloat16"}
     assert [name for name, numerics in PROFILES.items() if numerics.tf32] == ["cuda-tf32"]
@@ -50,10 +51,10 @@ def test_every_profile_has_an_identity_of_its_own() -> None:
 
 
 def test_a_profile_of_ones_own_is_its_content() -> None:
-    own = custom("cpu", threads=1)
-    assert own.name == CUSTOM and own.threads == 1
+    own = custom("cpu", threads=5)
+    assert own.name == CUSTOM and own.threads == 5
     assert digest(own) not in {digest(numerics) for numerics in PROFILES.values()}
-    assert digest(own) == digest(custom("cpu", threads=1)) != digest(custom("cpu", threads=3))
+    assert digest(own) == digest(custom("cpu", threads=5)) != digest(custom("cpu", threads=3))
     for numerics in PROFILES.values():
         fields = {name: getattr(numerics, name) for name in ("threads", "precision", "tf32")}
         assert custom(numerics.device, **fields) is numerics
@@ -72,7 +73,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
 
     def make(cores: int, usable: int) -> None:
         monkeypatch.setattr("psutil.cpu_count", lambda **_: cores)
-        monkeypatch.setattr(profiles, "computing_cores", capacity.computing_cores)
+        monkeypatch.setattr(planning, "computing_cores", capacity.computing_cores)
         monkeypatch.setattr("offramp.meters.capacity.usable_cores", lambda *_: usable)
 
     return make
@@ -94,12 +95,12 @@ def test_on_a_cpu_it_has_the_cores_that_are_of_use(
     machine: Callable[[int, int], None], cores: int, usable: int, step_macs: float, threads: int
 ) -> None:
     machine(cores, usable)
-    numerics = profiles.find(FAST, "cpu", step_macs)
+    numerics = numerics_named(FAST, CPU, step_macs)
     assert numerics == replace(custom("cpu", threads=threads), name=numerics.name)
     assert digest(numerics) == digest(custom("cpu", threads=threads))  # two threads are the default's
     assert numerics.deterministic and numerics.words == f"float32, {counted(threads, 'thread')}"
     half = max(1, min(threads, min(cores, usable) // 2))
-    assert profiles.find(FAST, "cpu", step_macs, ranks=2).threads == half
+    assert numerics_named(FAST, CPU, step_macs, ranks=2).threads == half
 
 
 class FakeGpu:
@@ -132,11 +133,11 @@ def test_on_a_gpu_it_has_what_the_device_has(
 ) -> None:
     FakeGpu(monkeypatch, capability, half)
     monkeypatch.setattr(torch.version, "hip", hip)
-    numerics = profiles.find(FAST, "cuda")
+    numerics = numerics_named(FAST, torch.device("cuda"))
     assert (numerics.tf32, numerics.precision, numerics.deterministic) == (tf32, precision, False)
     assert numerics.memory_format == "channels_last" and numerics.fused_optimizer
     assert "may round differently" in numerics.words and ("TF32" in numerics.words) == tf32
-    exact = profiles.find("exact", "cuda")
+    exact = numerics_named("exact", torch.device("cuda"))
     assert exact is DEFAULTS["cuda"] and digest(exact) != digest(numerics)
     seen = []
     for each in (exact, numerics):
@@ -161,7 +162,7 @@ def test_the_plan_says_what_one_network_takes_of_a_machine_and_what_a_study(
     where = (group.parent, mine)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
     monkeypatch.setattr("psutil.cpu_count", lambda **_: cores)
-    monkeypatch.setattr(profiles, "computing_cores", partial(capacity.computing_cores, *where))
+    monkeypatch.setattr(planning, "computing_cores", partial(capacity.computing_cores, *where))
     monkeypatch.setattr(numbers, "THREAD_MACS", 1.0)  # as if the network were a large one
     study = {"strategies": ["joint"], "backbone": "digits-cnn", "data": "digits", "seeds": [1, 2]}
     wide, exact = (make_plan(spec.parse({**study, "numerics": of}), CPU) for of in (FAST, "exact"))
@@ -182,7 +183,7 @@ def test_the_plan_says_what_one_network_takes_of_a_machine_and_what_a_study(
 
 
 def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profiles, "computing_cores", lambda: 8)
+    monkeypatch.setattr(planning, "computing_cores", lambda: 8)
     monkeypatch.setattr(numbers, "THREAD_MACS", 1.0)
     for name, value in {"RANK": 1, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
         monkeypatch.setenv(name, str(value))
@@ -196,6 +197,21 @@ def test_processes_of_torchrun_share_the_cores(monkeypatch: pytest.MonkeyPatch) 
 def test_nothing_is_known_of_a_gpu_that_is_not_here() -> None:
     assert devices.arithmetic(torch.device("cuda")) == devices.Arithmetic()
     assert fast("cuda", 8, 1e9, False, False).precision == "float32"
+
+
+def test_a_step_is_of_the_way_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = probe.applied
+    monkeypatch.setattr(probe, "applied", lambda numerics: seen.append(numerics) or real(numerics))
+    step = probe.stepper(network("digits-cnn"), 8, PROFILES["cpu-bf16"], CPU)
+    assert step() > 0
+    assert [(n.threads, n.precision) for n in seen] == [(1, "bfloat16")]
+
+
+def test_turns_are_equal() -> None:
+    order: list[int] = []
+    steps = [lambda n=n: float(order.append(n) or n) for n in (0, 1)]
+    assert probe.in_turns(steps, 0.0) == [[0.0] * 3, [1.0] * 3] and order == [0, 1] * 3
 
 
 @pytest.fixture
@@ -262,7 +278,7 @@ def test_one_network_is_trained_in_the_faster_layout_and_a_study_in_its_own(
 
 
 @pytest.mark.parametrize(
-    "numerics", [*PROFILES.values(), custom("cpu", memory_format="contiguous")], ids=lambda n: n.name
+    "numerics", [*PROFILES.values(), custom("cpu", memory_format="contiguous")], ids=lambda n: n.words
 )
 def test_a_record_says_of_a_profile_what_the_plan_says(numerics: Numerics) -> None:
     assert NumericsRecord(**plain(numerics)).words == numerics.words

@@ -58,7 +58,7 @@ REFERENCE = {
         *("calibrate", "export", "publish", "predict", "benchmark", "stress", "serve_bundle"),
     ],
     "Stores, trackers, this machine": [
-        *("copy_store", "index_store", "pack", "remove_unneeded", "track_store", "doctor", "tune"),
+        *("copy_store", "index_store", "pack", "remove_unneeded", "track_store", "doctor"),
     ],
     "How to train": ["Recipe", "Augment"],
     "Data by name": ["DataSpec", "save_splits"],

@@ -20,7 +20,6 @@ from offramp.api.deploy.stress import stress as stress
 from offramp.api.fit import Fitted as Fitted
 from offramp.api.fit import fit as fit
 from offramp.api.keep.doctor import doctor as doctor
-from offramp.api.keep.doctor import tune as tune
 from offramp.api.keep.store import copy_store as copy_store
 from offramp.api.keep.store import index_store as index_store
 from offramp.api.keep.store import pack as pack

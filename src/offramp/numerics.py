@@ -69,14 +69,18 @@ DEFAULTS: dict[str, Numerics] = {
 DEFAULTS["mps"] = replace(DEFAULTS["mps"], memory_format="contiguous", fused_optimizer=False)
 """What a study gets that asks for nothing, by device class."""
 
+CUSTOM = "custom"
+"""The name in keys of every profile that has none of its own: what counts is its content."""
+
 PROFILES = {
     **DEFAULTS,
+    "cpu-one-thread": replace(DEFAULTS["cpu"], name=CUSTOM, threads=1),
     # One thread: beside other work two wait for each other ten and more times as long as they compute.
     "cpu-bf16": replace(DEFAULTS["cpu"], name="cpu-bf16", threads=1, precision="bfloat16"),
     "cuda-bf16": replace(DEFAULTS["cuda"], name="cuda-bf16", precision="bfloat16"),
     "cuda-tf32": replace(DEFAULTS["cuda"], name="cuda-tf32", tf32=True),
 }
-"""Every profile that comes with offramp, by name."""
+"""Every profile, by the name that a study gives it."""
 
 EXACT, FAST = "exact", "fast"
 """Another name of `default`; and of the profile that makes the most of a machine, for one network."""
@@ -84,12 +88,9 @@ THREAD_MACS = 50e6
 """Of a training step, a thread: a millisecond of work, far above what it takes to wake it."""
 USUAL_THREADS = DEFAULTS["cpu"].threads
 
-CUSTOM = "custom"
-"""The name in keys of every profile that somebody wrote: what counts is its content."""
-
 
 def custom(device: str, **changes: Any) -> Numerics:
-    """A profile of one's own: the device's default with `changes`."""
+    """The device's default with `changes`."""
     return registered(replace(DEFAULTS[device], name=CUSTOM, **changes))
 
 
@@ -126,11 +127,6 @@ def profile(name: str, device: str) -> Numerics:
     numerics = PROFILES.get(device if name in ("default", EXACT) else name)
     if numerics is None:
         raise OfframpError(f"unknown numerics profile '{name}'{nearest(name, [*PROFILES, EXACT, FAST])}")
-    return fitting(numerics, device, name)
-
-
-def fitting(numerics: Numerics, device: str, name: str) -> Numerics:
-    """`numerics`. Raises OfframpError where it is of another class of devices."""
     if numerics.device != device:
         raise OfframpError(
             f"numerics profile '{name}' is for {numerics.device}, but this run is on {device}; "

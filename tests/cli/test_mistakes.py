@@ -205,7 +205,6 @@ MISTAKES = [
     "store pack runs --out taken",
     "store pack runs --out p --strategy jont",
     "store index runs",
-    "doctor --name mine",
 ]
 
 

@@ -33,7 +33,7 @@ from offramp.phase import Phase, Program
 from offramp.recipe import Recipe
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import data_identity
-from support import CPU, EAGER, NUMERICS, backbones, network
+from support import CPU, NUMERICS, backbones, network
 
 EPOCHS = 2
 ROOM = 2**30  # bytes, more than any of these runs needs
@@ -183,7 +183,7 @@ def run_cached(
         for group in groups(nodes):
             weights = filler(backbone, group[0].seed, left)
             cache.reads.clear()
-            passes = Derived(images, group, weights, scale.frozen_batch, cache, EAGER)
+            passes = Derived(images, group, weights, scale.frozen_batch, cache)
             cache.grown |= {value for value, *_ in cache.reads} - set(frozen_values(group))
             cache.reads.clear()
             left |= train(images, group, weights, passes)

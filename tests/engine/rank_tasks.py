@@ -25,7 +25,7 @@ from offramp.engine.values import reads_cached
 from offramp.engine.weights import Weights
 from offramp.nets.heads import ClockedDropout
 from offramp.recipe import Recipe
-from support import CPU, EAGER, NUMERICS, network
+from support import CPU, NUMERICS, network
 
 Tensors = dict[str, Tensor]
 
@@ -124,7 +124,7 @@ def trained(
             cache = Cache(2**30, 0, Path(folder))
             passes: Pass = Plain(here, [node], weights, 64)
             if derived:
-                passes = Derived(here, [node], weights, 64, cache, EAGER)
+                passes = Derived(here, [node], weights, 64, cache)
                 assert bool(passes.cached.memory) == reads_cached(node)
             list(fit([trainee], passes, here, size))
             weights_of[node.key] = conclude(trainee, passes, here, size)

@@ -27,7 +27,7 @@ from offramp.recipe import Recipe
 from offramp.store.store import Store
 from offramp.strategies import STRATEGIES
 from offramp.study.plan.plan import Plan, data_identity
-from support import CPU, EAGER, NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
+from support import CPU, NUMERICS, network, run_all, tiny_data, tiny_plan, tiny_study
 
 # Everything at once, segments on frozen ones, heads on a frozen trunk, with a teacher and without.
 SOME = ("joint", "branch-wise", "two-stage", "distillation")
@@ -80,8 +80,7 @@ def test_no_arrangement_changes_a_bit(
 ) -> None:
     augment = {"fresh": USUAL, "views": VIEWS}[name]
     plan = plan_of(augment, "derived", **ARRANGEMENTS[arrangement])
-    speeds = None if arrangement == "as it comes" else EAGER
-    assert not differences(oracles(name), (plan, finished(plan, tmp_path, speeds=speeds)[0]))
+    assert not differences(oracles(name), (plan, finished(plan, tmp_path)[0]))
 
 
 FEW = ("joint", "two-stage")

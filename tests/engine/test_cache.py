@@ -24,7 +24,7 @@ from offramp.engine.placement import Medium
 from offramp.engine.resolve import Source
 from offramp.engine.values import FrozenValue, Point
 from offramp.engine.weights import Weights
-from support import CPU, EAGER, network, tiny_data
+from support import CPU, network, tiny_data
 
 ROWS, WIDTH = 10, 8
 SIZE = ROWS * WIDTH * 4  # bytes of a value
@@ -277,7 +277,7 @@ def test_a_pass_is_cached_where_any_of_its_phases_reads_twice(
     ]
     weights = Weights(network("digits-cnn"), 42, lambda _: every_weight(), CPU)
     images = Images(tiny_data(), CPU)
-    passes = Derived(images, nodes, weights, 64, Cache(2**30, 0, tmp_path), EAGER)
+    passes = Derived(images, nodes, weights, 64, Cache(2**30, 0, tmp_path))
     assert bool(passes.cached.memory) is cached
 
 

@@ -34,7 +34,7 @@ from offramp.engine.ranks import ALONE, Ranks
 from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee, enroll, pack
 from offramp.engine.weights import Weights
-from support import EAGER, network, tiny_data
+from support import network, tiny_data
 
 META = torch.device("meta")
 RECIPES = {
@@ -70,7 +70,7 @@ def begun(
     if mode == "plain":
         return trainee, Plain(images, [node], weights, 64), images
     cache = Cache(2**30, 0, folder)
-    return trainee, Derived(images, [node], weights, 64, cache, EAGER), images
+    return trainee, Derived(images, [node], weights, 64, cache), images
 
 
 def ended_in(trainee: Trainee, passes: Pass, images: Images) -> list[str]:

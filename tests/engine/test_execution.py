@@ -19,7 +19,7 @@ from offramp.nets.network import inside
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Event, Failed, GroupStarted
-from support import EAGER, network, run_all, tiny_plan, tiny_study
+from support import network, run_all, tiny_plan, tiny_study
 
 MINE = '''
 from offramp.parts import backbone, head, heads, segment, segments
@@ -148,8 +148,7 @@ def test_no_arrangement_changes_a_bit(
     oracle: tuple[Plan, Store] = request.getfixturevalue("whole_oracle" if whole else "oracle")
     plan = studied(own_strategy, "derived", () if whole else SOME, **ARRANGEMENTS[arrangement])
     assert len(plan.trials) == len(oracle[0].trials)
-    speeds = None if ARRANGEMENTS[arrangement] == {} else EAGER
-    assert not differences(oracle, (plan, finished(plan, tmp_path, speeds=speeds)[0]))
+    assert not differences(oracle, (plan, finished(plan, tmp_path)[0]))
 
 
 def test_heads_of_these_runs_have_dropout() -> None:

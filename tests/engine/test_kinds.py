@@ -12,7 +12,6 @@ from offramp import device as devices
 from offramp.engine.cache import Cache
 from offramp.engine.images import Images
 from offramp.engine.losses import LossContext, objective, sample_weights
-from offramp.engine.placement import CPU as SPEEDS
 from offramp.engine.resolve import Setting, drawn, phase_recipe
 from offramp.engine.settings import applied
 from offramp.engine.trainee import groups, optimizer
@@ -76,7 +75,6 @@ CASES: dict[str, Callable[[], Any]] = {
     "an optimizer": lambda: optimizer([], recipe(optimizer="unheard"), False),
     "weights of classes": lambda: Images(tiny_data(), CPU).class_weights(recipe(class_weights="x")),
     "a precision": with_precision,
-    "a place of caches": lambda: SPEEDS.of(TERM),
     "a kind of room": lambda: Cache(1, 1, Path())._allocated(TERM, (), 1, 1),
     "a point's part": lambda: Point(TERM, 1).part,
     "the point before": lambda: Point(TERM, 1).before,

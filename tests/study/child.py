@@ -24,7 +24,7 @@ from forks import in_fork
 from offramp.store.store import Store
 from offramp.study.plan import caching
 from offramp.study.run.run import RunConfig, run
-from support import CPU, EAGER, tiny_plan, tiny_study
+from support import CPU, tiny_plan, tiny_study
 
 torch.set_num_threads(1)
 caching.IN_MEMORY = ()  # as in the tests that start this (conftest.py)
@@ -56,7 +56,7 @@ def obey(order: dict[str, Any]) -> None:
     if "gate" in order:
         print(json.dumps(["Ready", []]), flush=True)
         Path(order["gate"]).open().close()  # a FIFO: until somebody opens it to write
-    conduct = RunConfig(CPU, root / "caches", speeds=EAGER, **order.get("conduct", {}))
+    conduct = RunConfig(CPU, root / "caches", **order.get("conduct", {}))
     for event in run(plan, Store(root), conduct):
         kind = type(event).__name__
         keys = [event.key] if hasattr(event, "key") else list(getattr(event, "keys", ()))

@@ -16,7 +16,7 @@ from offramp.study.plan import caching
 from offramp.study.plan.caching import CacheLimits
 from offramp.study.plan.plan import Plan
 from offramp.study.run.events import Event
-from support import CPU, EAGER, run_all, tiny_plan, tiny_study
+from support import CPU, run_all, tiny_plan, tiny_study
 
 STRATEGIES = ("two-stage", "distillation", "branch-wise")
 
@@ -57,13 +57,12 @@ def cached(plan: Plan, store: Store) -> list[dict[str, int]]:
     [(30_000, 20_000), *long((10**9, 10**9), (0, 0), (7_000, 0), (0, 60_000), (10**9, 0))],
 )
 def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
-    memory: int, disk: int, tmp_path: Path, most: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    memory: int, disk: int, tmp_path: Path, most: dict[str, int]
 ) -> None:
-    monkeypatch.setattr(caching, "assumed", lambda _: EAGER)
     plan = plan_of(cache_memory=memory, cache_disk=disk)
-    store, _ = ran(plan, tmp_path, speeds=EAGER)
+    store, _ = ran(plan, tmp_path)
     assert most["memory"] <= memory and most["disk"] <= disk
-    peak = caching.forecast(plan, CacheLimits(memory, disk), CPU)
+    peak = caching.forecast(plan, CacheLimits(memory, disk))
     assert most == {"memory": peak.memory, "disk": peak.disk}
     assert max(k["live"] for k in cached(plan, store)) == peak.live
     assert (peak.live == 0) == (memory >= 10**9)
@@ -72,12 +71,12 @@ def test_no_limit_is_ever_passed_and_the_forecast_is_what_comes(
 def test_another_seed_holds_no_more(tmp_path: Path, most: dict[str, int]) -> None:
     plan = plan_of(["two-stage"], seeds=(1, 2))
     ran(plan, tmp_path)
-    assert most["memory"] == caching.forecast(plan, CacheLimits(10**9, 0), CPU).memory > 0
+    assert most["memory"] == caching.forecast(plan, CacheLimits(10**9, 0)).memory > 0
 
 
 def test_the_record_says_where_values_were(tmp_path: Path) -> None:
     plan = plan_of(["two-stage"], cache_memory=0)
-    store, _ = ran(plan, tmp_path, speeds=EAGER)
+    store, _ = ran(plan, tmp_path)
     by_name = {node.name: store.node_cost(key).kept for key, node in plan.nodes.items()}
     assert by_name["backbone"] == {"memory": 0, "disk": 0, "live": 0}
     heads = by_name["exit 1"]
@@ -90,7 +89,7 @@ def test_plain_runs_and_runs_without_caches_hold_nothing(tmp_path: Path, most: d
         plan = plan_of(["two-stage"], **execution)
         store, events = ran(plan, tmp_path / str(len(execution)) / next(iter(execution)))
         assert not any(most.values()) and not any(any(k.values()) for k in cached(plan, store))
-        assert caching.forecast(plan, CacheLimits(10**9, 10**9), CPU) == caching.Peak()
+        assert caching.forecast(plan, CacheLimits(10**9, 10**9)) == caching.Peak()
         assert not [text for text in notes(events) if "cache" in text]
 
 
@@ -118,7 +117,7 @@ def test_a_full_disk_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "posix_fallocate", full)
     some = ("two-stage", "distillation")
     plan = plan_of(some, cache_memory=0, cache_disk="1GB")
-    store, events = ran(plan, tmp_path / "full", speeds=EAGER)
+    store, events = ran(plan, tmp_path / "full")
     (text,) = {text for text in notes(events) if "no room for" in text}
     assert "no space left" in text
     assert any(k["disk"] and k["live"] for k in cached(plan, store))  # some were there, some not
@@ -133,7 +132,7 @@ def test_a_full_disk_is_said_and_ends_nothing(tmp_path: Path, monkeypatch: pytes
 def test_a_folder_that_cannot_be_written_ends_nothing(tmp_path: Path) -> None:
     plan = plan_of(["two-stage"], cache_memory=0, cache_disk="1GB")
     (tmp_path / "caches").write_text("no folder")
-    _, events = ran(plan, tmp_path, speeds=EAGER)
+    _, events = ran(plan, tmp_path)
     assert any("no room for" in text for text in notes(events))
 
 

@@ -14,7 +14,7 @@ from offramp.api.deploy.export import export, publish
 from offramp.api.deploy.predict import predict, stream
 from offramp.api.deploy.serve import serve_bundle
 from offramp.api.deploy.stress import stress
-from offramp.api.keep.doctor import doctor, tune
+from offramp.api.keep.doctor import doctor
 from offramp.api.keep.store import copy_store, index_store, pack, remove_unneeded
 from offramp.api.keep.track import track_store
 from offramp.api.results.claims import claims
@@ -74,7 +74,7 @@ JOBS: dict[str, dict[str, Job | JobGroup]] = {
                 "track": Job(track_store),
             },
         ),
-        "doctor": Job(doctor, {"tune": tune}),
+        "doctor": Job(doctor),
     },
 }
 

@@ -23,9 +23,7 @@ from offramp.engine.placement import (
     PLACES,
     CacheCandidate,
     Medium,
-    Speeds,
     SplitView,
-    assumed,
     cache_candidates,
     place,
 )
@@ -191,9 +189,7 @@ class Derived:
         weights: Weights,
         batch: int,
         cache: Cache | None,
-        speeds: Speeds | None = None,
     ) -> None:
-        """`speeds` are of this machine and decide what is cached; None goes by the kind of device."""
         self._images = images
         self._batch = batch
         self._cache = cache
@@ -207,7 +203,7 @@ class Derived:
         self.cached = CacheBytes()
         # With one epoch nothing is read again, so filling a cache would only cost.
         if cache is not None and max(node.recipe.epochs for node in nodes) > 1:
-            self.cached = self._hold(cache, nodes, speeds or assumed(images.device.type))
+            self.cached = self._hold(cache, nodes)
 
     def reads(
         self, split: str, chunks: Sequence[Tensor], view: View | None, nodes: Sequence[Node]
@@ -307,35 +303,31 @@ class Derived:
                 self._ran[value] = self._ran.get(value, 0) + len(rows) * net.macs(part)
         return {v: join(net, v.point, [piece[v.point] for piece in pieces], len(rows)) for v in values}
 
-    def _hold(self, cache: Cache, nodes: Sequence[Node], speeds: Speeds) -> CacheBytes:
+    def _hold(self, cache: Cache, nodes: Sequence[Node]) -> CacheBytes:
         """Decide what is worth caching, and fill it in, look by look."""
-        net = self._nets[0][0]
         candidates = partial(
             cache_candidates,
             nodes,
-            net,
-            sizes=value_bytes(net),
+            sizes=value_bytes(self._nets[0][0]),
             counts={split: len(self._own(split)) for split in ("train", "validation")},
             augment=self._images.augment,
-            speeds=speeds,
         )
         missing = candidates(cached=cache.names(self._batch))
         needed = {value for node in nodes for value in reads_of(node)}
-        placed = place(missing, {medium: cache.room(medium, needed) for medium in PLACES}, speeds)
+        placed = place(missing, {medium: cache.room(medium, needed) for medium in PLACES})
         for look in dict.fromkeys(candidate.look for candidate in missing):
             here = [w for w in missing if w.look == look and w.name in placed]
             self._fill(cache, look, {w.value: placed[w.name] for w in here}, needed)
-        return self._bytes(cache, candidates(cached=()), speeds)
+        return self._bytes(cache, candidates(cached=()))
 
-    def _bytes(self, cache: Cache, every: Sequence[CacheCandidate], speeds: Speeds) -> CacheBytes:
+    def _bytes(self, cache: Cache, every: Sequence[CacheCandidate]) -> CacheBytes:
         """Where everything is that recurs."""
-        ideal = place(every, dict.fromkeys(PLACES, sum(w.size for w in every)), speeds)
         media = {w.name: cache.place((w.value, *w.look, self._batch)) for w in every}
         return CacheBytes(
             memory=sum(w.size for w in every if media[w.name] == "memory"),
             disk=sum(w.size for w in every if media[w.name] == "disk"),
             live=sum(w.size for w in every if media[w.name] is None),
-            short=sum(w.size for w in every if media[w.name] is None and w.name in ideal),
+            short=sum(w.size for w in every if media[w.name] is None and w.reads > 1),
         )
 
     def _fill(

@@ -1,18 +1,12 @@
-"""One training step on noise, timed: for plans and for choosing settings of a machine, never a result.
-
-`python -m offramp.engine.probe SUBJECT` holds a network and answers questions, a line of JSON each, so
-that settings which a process makes once (OpenMP's, the allocator's) belong to it alone.
-"""
+"""One training step on noise, timed: for plans and for choosing a memory layout, never a result."""
 
 from __future__ import annotations
 
 import copy
-import json
-import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from time import perf_counter
-from typing import Any, Literal, get_args
+from typing import get_args
 
 import torch
 
@@ -22,41 +16,14 @@ from offramp.engine.settings import applied, laid_out, placed
 from offramp.files import read_cached, user_cache, write_cached
 from offramp.hashing import digest
 from offramp.inputs import noise
-from offramp.nets import ExitNetwork, NetSpec, build
-from offramp.numerics import DEFAULTS, MemoryFormat, Numerics
-from offramp.process import keep_freed_memory
+from offramp.nets import ExitNetwork
+from offramp.numerics import MemoryFormat, Numerics
 
-CLASSES = 10
 LAYOUT_STEPS, LAYOUT_MACS = 1000, 1e9  # of a training, and of a step: measuring layouts pays from there
 CLEARLY = 1.03  # times as fast the other layout must be
 LAYOUT_SECONDS = 4.0  # of measuring, about
 STEP_MACS = 30e9  # of a measured step, about: a large network is measured on a smaller batch
 LEAST = 2  # images: what batch normalization needs
-
-
-@dataclass(frozen=True)
-class ProbeSubject:
-    """What is trained: a backbone with its usual exits."""
-
-    backbone: str
-    shape: tuple[int, int, int]  # of an image, (C, H, W)
-    batch: int  # images
-    keep: bool = True  # whether the process keeps freed memory, as commands do
-    device: str = "cpu"  # its class
-
-
-@dataclass(frozen=True)
-class Setup:
-    """How it is trained, where that may differ from the default profile's way."""
-
-    threads: int
-    precision: Literal["float32", "bfloat16"] = "float32"
-    memory_format: MemoryFormat = "channels_last"
-    tf32: bool = False
-
-
-def network(subject: ProbeSubject) -> ExitNetwork:
-    return build(NetSpec(subject.backbone), subject.shape, CLASSES, seed=0)
 
 
 def macs_per_second(
@@ -158,37 +125,3 @@ def in_turns(
         for own, step in zip(times, steps, strict=True):
             own.append(step())
     return times
-
-
-def main() -> None:
-    """Answer each line `{"ways": […], "seconds": …}` with a list of seconds a step for each way."""
-    fields = json.loads(sys.argv[1])
-    subject = ProbeSubject(**{**fields, "shape": tuple(fields["shape"])})
-    if subject.keep:
-        keep_freed_memory()
-    device = devices.chosen(subject.device)
-    net = network(subject)
-    steps: dict[Setup, Callable[[], float]] = {}
-    _print("ready")
-    for line in sys.stdin:
-        request = json.loads(line)
-        ways = [Setup(**way) for way in request["ways"]]
-        for way in ways:
-            if way not in steps:
-                numerics = replace(DEFAULTS[device.type], **asdict(way))
-                steps[way] = stepper(net, subject.batch, numerics, device)
-                steps[way]()  # the first step of a shape chooses and prepares its kernels
-        _print(in_turns([steps[way] for way in ways], request["seconds"]))
-
-
-def question(ways: Sequence[Setup], seconds: float) -> str:
-    """The line that asks a process for these ways."""
-    return json.dumps({"ways": [asdict(way) for way in ways], "seconds": seconds})
-
-
-def _print(answer: Any) -> None:
-    print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

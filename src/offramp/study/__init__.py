@@ -1,1 +1,1 @@
-"""From a study file to trained trials: read it, plan it, run it; build and tune."""
+"""From a study file to trained trials: read it, plan it, run it; build."""

@@ -1,4 +1,4 @@
-"""What this machine has, which meters work, what settings are worth here."""
+"""What this machine has, and which meters work."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import importlib.util
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from offramp.api.answer import answer
-from offramp.api.options import CommandOption, Device, StepWatcher
-from offramp.errors import OfframpError
-from offramp.files import check_replaceable
+from offramp.api.options import Device
 from offramp.process import keep_freed_memory
 from offramp.terminal import TextBlocks, TextTable
 from offramp.units import counted, size
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     import torch
 
     from offramp.meters.meter import Missing
-    from offramp.study.plan.profiles import Gain, ProfileFile
 
 
 @dataclass(frozen=True)
@@ -54,39 +50,6 @@ class MachineReport:
         ]
 
 
-@answer
-class TunedProfile:
-    """A numerics profile for this machine.
-
-    Attributes:
-        path: Its file.
-        profile: What it says, and what was measured.
-        name: As a study names it.
-    """
-
-    path: Path
-    profile: ProfileFile
-    name: str
-
-    def as_json(self) -> dict[str, Any]:
-        return {"path": str(self.path), **self.profile.model_dump(mode="json")}
-
-    def document(self) -> TextBlocks:
-        from offramp.numerics import CUSTOM
-
-        profile = self.profile.numerics
-        threads = counted(profile.threads, "thread")
-        same = "" if profile.name == CUSTOM else f" It is the same as '{profile.name}', so keys are too."
-        return [
-            _gains(self.profile.measured),
-            f"Profile {self.path}: {threads} a trial, {profile.precision}.{same}\n"
-            f"A study asks for it with numerics: {self.name} (or --set numerics={self.name}). "
-            "No default has changed.\n"
-            "Lower precision is not chosen for you. To have it: numerics: "
-            f"{profile.device}-bf16, or precision: bfloat16 in the file.",
-        ]
-
-
 def doctor(*, device: Device = None) -> MachineReport:
     """Check this machine, and say how to close each gap.
 
@@ -107,68 +70,9 @@ def doctor(*, device: Device = None) -> MachineReport:
 
     chosen = devices.chosen(device)
     findings = [*_versions(chosen), *_machine(chosen), *_meters(chosen)]
-    findings += [_profiles(chosen), *_environment(chosen), *_extras(), _runtimes()]
+    findings += [_profiles(chosen), *_environment(), *_extras(), _runtimes()]
     findings += [*_object_stores(), *_cluster()]
     return MachineReport(findings)
-
-
-def tune(
-    *,
-    name: Annotated[str, CommandOption("NAME")] = "tuned",
-    out: Path | None = None,
-    anyway: bool = False,
-    device: Device = None,
-    watch: StepWatcher = None,
-) -> TunedProfile:
-    """Measure this machine (about two minutes) and write a numerics profile.
-
-    It times training steps of three networks with other threads, memory formats and precisions, two
-    trials at once, and other ways for OpenMP to wait. A study uses the profile only with
-    numerics: NAME, or numerics: FILE.
-
-    Args:
-        name: The profile's name.
-        out: Write the profile to this file.
-        anyway: Measure even if the machine is busy.
-        device: Where networks run.
-        watch: Called with each step.
-
-    Raises:
-        OfframpError: The name is taken, the file cannot be written, or the machine is busy.
-
-    On the command line:
-        offramp doctor --tune
-        offramp run demo.yaml --set numerics=tuned
-    """
-    from offramp import device as devices
-    from offramp.meters.capacity import BUSY, busy_cores, usable_cores
-    from offramp.study import tune as tuner
-    from offramp.study.plan import profiles
-    from offramp.study.plan.profiles import Gain, ProfileFile
-
-    chosen = devices.chosen(device)
-    path = profiles.place(name, out)
-    check_replaceable(path)  # before minutes of measuring
-    busy = busy_cores()
-    if busy > BUSY and not anyway:
-        raise OfframpError(
-            f"other programs use {busy:.1f} cores of this machine, so times measured now would "
-            "mislead; try again when they are done, or give `anyway`"
-        )
-    gains = []
-    for event in tuner.measure(chosen.type, usable_cores()):
-        if isinstance(event, Gain):
-            gains.append(event)
-        elif watch is not None:
-            watch(f"[{event.number}/{event.of}] {event.what}")
-    profile = ProfileFile(
-        numerics=tuner.chosen(chosen.type, gains),
-        machine=machine(chosen) + (f", while others used {busy:.1f} cores" if busy > BUSY else ""),
-        made=datetime.now(UTC).isoformat(timespec="seconds"),
-        measured=tuple(gains),
-    )
-    profiles.write(path, profile)
-    return TunedProfile(path, profile, name if out is None else str(path))
 
 
 EXTRAS = {
@@ -267,14 +171,11 @@ def _gap(what: str, missing: Missing) -> Finding:
     return Finding(what, f"no: {missing.reason}", missing.remedy)
 
 
-def _environment(device: torch.device) -> list[Finding]:
-    from offramp.study.tune import BESIDE, MEMORY, SPINNING
-
-    here = tuned(device)
+def _environment() -> list[Finding]:
     freed = "kept for the next use" if keep_freed_memory() else "left to the C library and MALLOC_…"
     return [
-        Finding("freed memory", freed + _worth(here, MEMORY)),
-        Finding("threads that wait", _waiting() + _worth(here, SPINNING, BESIDE)),
+        Finding("freed memory", freed),
+        Finding("threads that wait", _waiting()),
         Finding("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "unset")),
         Finding("OFFRAMP_DATA", os.environ.get("OFFRAMP_DATA", "unset")),
         Finding("OFFRAMP_DEVICE", os.environ.get("OFFRAMP_DEVICE", "unset")),
@@ -293,39 +194,11 @@ def _waiting() -> str:
     return f"spin as the library has it, and beside other work {SHORT} turns, then sleep"
 
 
-def _worth(here: ProfileFile | None, *what: str) -> str:
-    """What `--tune` measured of a setting on this machine, else what is documented of it."""
-    from offramp.study.tune import BESIDE, MEMORY
-
-    elsewhere = {  # docs/performance.md
-        MEMORY: "on two server cores a step of MobileNetV2 took 1.02 to 1.19 times as long without it",
-        BESIDE: "short waits made a step of MobileNetV2 0.64 times as long beside a busy process",
-    }
-    if here is None:
-        return "".join(f"; {elsewhere[setting]}" for setting in what if setting in elsewhere)
-    measured = []
-    for setting in what:
-        gains = [f"{g.ratio:.2f} ({g.network})" for g in here.measured if g.what == setting]
-        measured += [f"{setting}: times {', '.join(gains)}"] if gains else []
-    return f"; measured {(here.made or '')[:10]}, {'; '.join(measured)}" if measured else ""
-
-
-def tuned(device: torch.device) -> ProfileFile | None:
-    """The newest profile of the user's own that was measured on this machine."""
-    from offramp.study.plan import profiles
-
-    own = [each for each in profiles.listed().values() if each.machine == machine(device)]
-    return own[-1] if own else None
-
-
 def _profiles(device: torch.device) -> Finding:
     from offramp.numerics import PROFILES
-    from offramp.study.plan import profiles
 
-    shipped = [name for name, profile in PROFILES.items() if profile.device == device.type]
-    own = [name for name, each in profiles.listed().items() if each.numerics.device == device.type]
-    remedy = "" if own else "to learn what suits this machine: offramp doctor --tune"
-    return Finding("numerics profiles", ", ".join([*shipped, *own]), remedy)
+    names = [name for name, profile in PROFILES.items() if profile.device == device.type]
+    return Finding("numerics profiles", ", ".join(names))
 
 
 def _extras() -> list[Finding]:
@@ -387,20 +260,3 @@ def _cluster() -> list[Finding]:
     remedy = "anyone who reaches it can run anything there: set RAY_AUTH_MODE=token on all its machines"
     here = f"{address} (RAY_ADDRESS), {'with a token' if safe else 'without a token'}"
     return [ray, Finding("cluster", here, "" if safe else remedy)]
-
-
-def machine(device: torch.device) -> str:
-    """This machine, as a profile remembers it."""
-    from offramp.store.provenance import provenance
-
-    facts = provenance(device)
-    return f"{facts.device}, {facts.cores} cores"
-
-
-def _gains(gains: Sequence[Gain]) -> TextTable:
-    networks = list(dict.fromkeys(gain.network for gain in gains))
-    rows = []
-    for what in dict.fromkeys(gain.what for gain in gains):
-        ratios = {gain.network: f"{gain.ratio:.2f}" for gain in gains if gain.what == what}
-        rows.append((what, *(ratios.get(network, "") for network in networks)))
-    return TextTable(["how many times faster a training step is"], networks, rows, "Speed here")

@@ -20,9 +20,7 @@ from offramp.engine.placement import (
     PLACES,
     CacheCandidate,
     Medium,
-    Speeds,
     ValueName,
-    assumed,
     cache_candidates,
     place,
 )
@@ -167,21 +165,19 @@ def remarks(cache: Cache, cached: CacheBytes, allowed: CacheLimits) -> Iterator[
         )
 
 
-def forecast(plan: Plan, allowed: CacheLimits, device: torch.device) -> Peak:
+def forecast(plan: Plan, allowed: CacheLimits) -> Peak:
     """What one process would cache for one seed; the others are alike."""
     if not plan.study.execution.cache:
         return Peak()
-    sizes, speeds = value_bytes(plan.net), assumed(device.type)
+    sizes = value_bytes(plan.net)
     limits: dict[Medium, int] = {"memory": allowed.memory, "disk": allowed.disk}
     counts = plan.data.images_an_epoch
     cached: Holdings = {}
     peak = Peak()
     for group, later in _groups(plan):
         if max(node.recipe.epochs for node in group) > 1:
-            candidates = cache_candidates(
-                group, plan.net, sizes, counts, plan.data.augment, speeds, cached
-            )
-            cached = _filled(candidates, cached, limits, group, speeds)
+            candidates = cache_candidates(group, sizes, counts, plan.data.augment, cached)
+            cached = _filled(candidates, cached, limits, group)
             live = sum(value.size for value in candidates if value.name not in cached)
             peak = Peak(
                 max(peak.memory, _total(cached, "memory")),
@@ -198,12 +194,11 @@ def _filled(
     cached: Holdings,
     limits: Mapping[Medium, int],
     group: Sequence[Node],
-    speeds: Speeds,
 ) -> Holdings:
     """What is cached once a group has filled in its candidates; what is in the way goes."""
     needed = _with_ancestors(group)
     staying = {name: at for name, at in cached.items() if name[0] in needed}
-    placed = place(candidates, {kind: limits[kind] - _total(staying, kind) for kind in PLACES}, speeds)
+    placed = place(candidates, {kind: limits[kind] - _total(staying, kind) for kind in PLACES})
     cached = cached | {v.name: (placed[v.name], v.size) for v in candidates if v.name in placed}
     for name, (kind, _) in list(cached.items()):
         if name[0] not in needed and _total(cached, kind) > limits[kind]:

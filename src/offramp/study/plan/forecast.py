@@ -159,9 +159,7 @@ def forecast(plan: Plan, store: Store, device: torch.device, speed: float | None
     images = len(plan.data.validation) + len(plan.data.calibration) + len(plan.data.test)
     logits = sum(4 * images * len(t.resolved.final) * plan.net.classes for t in plan.trials)
     training = need(plan).trial
-    caches = caching.forecast(
-        plan, caching.limits(plan, device, cache_folder(), training=training), device
-    )
+    caches = caching.forecast(plan, caching.limits(plan, device, cache_folder(), training=training))
     upto = accumulate(plan.net.macs(Part("segment", k)) for k in range(1, plan.net.exits))
     exits = zip(plan.net.places, upto, inside(plan.net).facts.reasons, strict=False)
     to_run = _to_run(nodes)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -17,6 +18,7 @@ from offramp.data import Data, load
 from offramp.data.dataset import FileSplit, Split
 from offramp.data.load import declared_data, missing
 from offramp.data.notes import notes
+from offramp.device import DeviceClass
 from offramp.engine.cost import Work, step_macs, value_bytes, work
 from offramp.engine.probe import faster_layout
 from offramp.engine.resolve import Node, Resolved, Setting, resolve
@@ -24,15 +26,16 @@ from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
 from offramp.inputs import Shape, is_text, unknown_ids
+from offramp.meters.capacity import computing_cores
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.lookup import fitting_stem, small_map_warning
 from offramp.nets.cut.spread import is_chain
 from offramp.nets.network import inside, prepared
 from offramp.nets.pretrained import at_hand
-from offramp.numerics import CUSTOM, FAST, Numerics, registered
+from offramp.numerics import CUSTOM, FAST, Numerics, fast, profile, registered
 from offramp.phase import check_gates
 from offramp.strategies.joint import loss_weights
-from offramp.study.plan import profiles, programs
+from offramp.study.plan import programs
 from offramp.study.spec.models import MATCHED, StrategySpec, Study
 from offramp.units import noun
 
@@ -166,7 +169,7 @@ def make_plan(
     place, named = device or devices.chosen(), numerics is None
     if numerics is None:
         with study.at("numerics"):
-            numerics = profiles.find(study.numerics, place)
+            numerics = numerics_named(study.numerics, place)
     for index, strategy in enumerate(study.strategies):  # a mistyped name need not wait for the data
         with study.at("strategies", index):
             programs.find(strategy.source)
@@ -318,13 +321,24 @@ def check_vocabulary(net: ExitNetwork, data: Data) -> None:
         raise unknown_ids(text, error) from None
 
 
+def numerics_named(
+    name: str, device: torch.device, step_macs: float = math.inf, ranks: int = 1
+) -> Numerics:
+    """The profile of a name, `fast` included. step_macs: of a training step, by which `fast` has
+    threads; ranks: processes that share the cores."""
+    if name != FAST:
+        return profile(name, device.type)
+    has, kind = devices.arithmetic(device), cast(DeviceClass, device.type)
+    return fast(kind, max(1, computing_cores() // ranks), step_macs, has.tf32, has.bfloat16)
+
+
 def numerics_for(study: Study, net: ExitNetwork, device: torch.device, images: int) -> Numerics:
     """The profile that a study names, as it is for this network on this device. images: that it trains
     on."""
     with study.at("numerics"):
         batch, launched = study.recipe.batch_size, devices.launched()
         here = study.execution.devices or (1 if launched is None else launched.here)
-        numerics = profiles.find(study.numerics, device, step_macs(net, batch), here)
+        numerics = numerics_named(study.numerics, device, step_macs(net, batch), here)
     if study.numerics != FAST or launched is not None or here > 1:  # ranks must agree
         return numerics
     steps = study.recipe.epochs * images // batch

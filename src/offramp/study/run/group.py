@@ -15,7 +15,6 @@ from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.images import Images
 from offramp.engine.passes import Derived, Pass, Plain
-from offramp.engine.placement import Speeds
 from offramp.engine.resolve import Node
 from offramp.engine.trainee import Trainee, enroll, trained_state, unpack
 from offramp.engine.values import reads_of
@@ -81,7 +80,6 @@ def passing(
     nodes: Sequence[Node],
     images: Images,
     cache: Cache | None,
-    speeds: Speeds | None,
 ) -> Pass:
     """How the study has a group see the data."""
     ranks, least = plan.numerics.ranks, plan.numerics.frozen_batch
@@ -89,18 +87,16 @@ def passing(
     batch = least if ranks > 1 else max(nodes[0].recipe.batch_size, least)
     if plan.study.execution.mode == "plain":
         return Plain(images, nodes, weights, batch)
-    return Derived(images, nodes, weights, batch, cache, speeds)
+    return Derived(images, nodes, weights, batch, cache)
 
 
-def follow(
-    ledger: Ledger, images: Images, cache: Cache | None, speeds: Speeds | None
-) -> Iterator[events.Event]:
+def follow(ledger: Ledger, images: Images, cache: Cache | None) -> Iterator[events.Event]:
     """Do what rank 0 says, until its last word. It reports all that happens, but what fails here."""
     leave_signals_to_parent()  # rank 0 ends first, and saves; this one with it
     for order, *about in images.ranks.orders():
         if order == "train":
             nodes = [ledger.plan.nodes[key] for key in about]
-            yield from _train(ledger, images, cache, speeds, nodes)
+            yield from _train(ledger, images, cache, nodes)
             if cache is not None:
                 cache.keep({v for node in ledger.open() for v in reads_of(node)})
         else:
@@ -108,14 +104,14 @@ def follow(
 
 
 def _train(
-    ledger: Ledger, images: Images, cache: Cache | None, speeds: Speeds | None, nodes: Sequence[Node]
+    ledger: Ledger, images: Images, cache: Cache | None, nodes: Sequence[Node]
 ) -> Iterator[events.Event]:
     plan, store, failed = ledger.plan, ledger.store, ledger.failed
     try:
         weights = weights_of(plan, store, nodes[0].seed, images.device)
         trainees = enlist(plan, store, weights, nodes, images)
         nodes = [t.node for t in trainees]
-        passes, size = passing(plan, weights, nodes, images, cache, speeds), nodes[0].recipe.batch_size
+        passes, size = passing(plan, weights, nodes, images, cache), nodes[0].recipe.batch_size
         by_key = {t.node.key: t for t in trainees}
         for trainee in trainees:
             if finished(trainee.validation_losses, trainee.node.recipe):

@@ -23,7 +23,6 @@ from offramp.engine.cache import Cache
 from offramp.engine.fit import Diverged, conclude, fit
 from offramp.engine.images import Images
 from offramp.engine.passes import Pass
-from offramp.engine.placement import Speeds
 from offramp.engine.ranks import ONLY, RankInfo, joined
 from offramp.engine.resolve import Node
 from offramp.engine.settings import applied
@@ -71,7 +70,6 @@ class RunConfig:
     # bytes that this process may take in all, where the study sets no limit; None for a share of what is
     # free
     memory: int | None = None
-    speeds: Speeds | None = None  # see `offramp.engine.passes.Derived`
     # which one it is of the ranks that train together, `numerics.ranks` of the plan in all
     seat: RankInfo = ONLY
 
@@ -213,8 +211,7 @@ class Run:
             for key in locks.keys() - {node.key for node in nodes}:
                 locks.pop(key).release()
             yield events.GroupStarted(tuple(n.key for n in nodes), trainees[0].epoch)
-            speeds = self.config.speeds
-            passes = passing(self.plan, weights, nodes, self.images, self.cache, speeds)
+            passes = passing(self.plan, weights, nodes, self.images, self.cache)
             if self.cache is not None:
                 yield from map(events.Note, caching.remarks(self.cache, passes.cached, self.allowed))
             for trainee in trainees:
@@ -401,8 +398,7 @@ def run(
     """
     with _prepared(plan, store, config, failed) as prepared:
         if not config.seat.leads:
-            about = (prepared.images, prepared.cache, config.speeds)
-            yield from follow(prepared.ledger, *about)
+            yield from follow(prepared.ledger, prepared.images, prepared.cache)
             return
         yield from prepared.work(with_trials)
         prepared.images.ranks.send(None)
