@@ -292,6 +292,7 @@ def test_the_pure_loss_is_that_of_the_phase() -> None:
 )
 # Of PyTorch's own tracing of an autograd.Function, and of what it makes of a cache.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.filterwarnings("error:.*trained nothing")
 @pytest.mark.skipif(torch.__version__ < "2.13", reason="older compilers break the graph")
 def test_the_module_compiles_as_one_graph(strategy: str) -> None:
     nets = attached(), attached()

@@ -548,10 +548,11 @@ class LoopPhase:
                 "phase does not train is as it was"
             )
             return
-        if not module.batches and self._loaded is None:
-            warnings.warn(f"{after}: it trained nothing", OfframpWarning, stacklevel=2)
         changed = {name for name, total in sums.items() if total != self._sums[name]}
         weights = {name for name, tensor in learned.items() if isinstance(tensor, nn.Parameter)}
+        # A compiled module counts no batches: there the weights say whether it trained.
+        if not module.batches and not changed & weights and self._loaded is None:
+            warnings.warn(f"{after}: it trained nothing", OfframpWarning, stacklevel=2)
         if module.batches and not changed & weights:
             raise OfframpError(
                 f"{after}, and none of its weights changed; make its optimizer inside of the phase: "
