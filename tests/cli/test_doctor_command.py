@@ -1,5 +1,6 @@
 """`offramp doctor`."""
 
+import importlib.util
 import json
 
 import psutil
@@ -7,19 +8,12 @@ import pytest
 import torch
 from command import call, ok, refused
 
-from offramp.api.keep import doctor
-from offramp.meters import capacity, meter
-from offramp.meters.meter import Missing
+from offramp.meters import capacity
 from offramp.numerics import PROFILES
 from offramp.study import tune
 from offramp.study.plan import profiles
 from offramp.study.plan.profiles import Gain
 from offramp.study.tune import AT_ONCE, BESIDE, MEMORY, Measuring
-
-CPU = torch.device("cpu")
-METER = "CPU power and energy"
-NO_METER = Missing("no counter in /sys", "ask the host for it")
-RUNTIMES = "other runtimes of bundles"
 
 
 @pytest.fixture(autouse=True)
@@ -30,41 +24,29 @@ def quick(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+def findings(*words):
+    return {f["what"]: f for f in json.loads(call("doctor", "--json", *words).out)["findings"]}
+
+
 def test_it_names_what_is_there_and_the_remedy_for_what_is_not(monkeypatch):
-    monkeypatch.setattr(meter, "find_packages", lambda: NO_METER)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "s3fs" else find(name))
     answer = call("doctor")
     assert answer.code == 0
-    assert "torch" in answer.out and "cores" in answer.out
-    assert f"no: {NO_METER.reason}" in answer.out
-    assert f"{METER}: {NO_METER.remedy}." in answer.out
+    assert "torch" in answer.out and "extra cloud: to keep a store in an object store" in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
+    seen = findings()
+    assert {"versions", "device", "store", "extra onnx"} <= seen.keys()
+    assert seen["extra cloud"]["remedy"].endswith("pip install 'offramp[cloud]'")
 
 
-def test_json_has_every_finding():
-    found = {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
-    assert {"versions", "device", "cores", "memory", METER} <= found.keys()
-    assert found["other work"]["remedy"] == ""
-
-
-@pytest.mark.parametrize("missing", [(), ("openvino",), ("executorch", "openvino", "coremltools")])
-def test_runtimes_that_are_installed_are_named(missing, monkeypatch):
-    packages = {"openvino": "OpenVINO", "executorch": "ExecuTorch", "coremltools": "Core ML"}
-    monkeypatch.setattr(
-        doctor.importlib.util,
-        "find_spec",
-        lambda name: object() if name in packages.keys() - missing else None,
-    )
-    findings = {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
-    row = findings[RUNTIMES]
-    assert {title for title in packages.values() if title in row["found"]} == {
-        title for name, title in packages.items() if name not in missing
-    }
-    assert row["remedy"] == ""
-
-
-def test_a_busy_machine_is_said(monkeypatch):
-    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 100.0)
-    assert "not comparable" in call("doctor").out
+def test_it_says_whether_the_store_can_be_written(tmp_path):
+    assert findings()["store"] == {"what": "store", "found": "runs can be written", "remedy": ""}
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    refused = findings("--store", "file")["store"]
+    assert refused["found"] == "file cannot be written" and "cannot write file" in refused["remedy"]
+    assert findings("--store", "s3://bucket/runs")["store"]["remedy"] == ""
 
 
 # --tune, with the measurements made up
@@ -91,30 +73,6 @@ def test_tune_shows_what_it_measured_and_writes_a_profile_of_that_name():
     assert profiles.find("mine", "cpu").threads == 1
     assert profiles.find("default", "cpu") is PROFILES["cpu"]
     refused(call("doctor", "--tune", "--name", "mine"), "is there already")
-
-
-@pytest.mark.usefixtures("measured")
-def test_doctor_then_says_what_was_measured():
-    def said():
-        return {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
-
-    before = said()
-    assert "--tune" in before["numerics profiles"]["remedy"]
-    assert "measured" not in before["freed memory"]["found"]
-    assert "measured" not in before["threads that wait"]["found"]  # no number is made up
-    call("doctor", "--tune", "--json")
-    after = said()
-    assert after["numerics profiles"]["found"].split(", ") == ["cpu", "cpu-bf16", "tuned"]
-    assert "1.61 (resnet18)" in after["freed memory"]["found"]
-    assert "4.20 (resnet18)" in after["threads that wait"]["found"]
-
-
-@pytest.mark.usefixtures("measured")
-def test_what_another_machine_measured_is_not_said_of_this_one(monkeypatch):
-    call("doctor", "--tune", "--json")
-    assert doctor.tuned(CPU) is not None
-    monkeypatch.setattr(doctor, "machine", lambda _: "another machine")
-    assert doctor.tuned(CPU) is None
 
 
 @pytest.mark.usefixtures("measured")
