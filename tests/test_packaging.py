@@ -117,7 +117,7 @@ for module in pkgutil.walk_packages(offramp.__path__, "offramp."):
 OF_AN_EXTRA = {
     *(f"offramp.bundle.on_{name}" for name in ("openvino", "executorch")),
     *(f"offramp.serve.{name}" for name in ("app", "server", "uploads")),
-    "offramp.track.mlflow",
+    *(f"offramp.track.{name}" for name in ("mlflow", "tensorboard", "wandb")),
 }
 
 

@@ -1,59 +1,38 @@
 """`offramp doctor`."""
 
+import importlib.util
 import json
 
-import psutil
 import pytest
 from command import call
-
-from offramp.api.keep import doctor
-from offramp.meters import meter
-from offramp.meters.meter import Missing
-
-METER = "CPU power and energy"
-NO_METER = Missing("no counter in /sys", "ask the host for it")
-RUNTIMES = "other runtimes of bundles"
 
 
 @pytest.fixture(autouse=True)
 def quick(tmp_path, monkeypatch):
-    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 0.0)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
 
 
+def findings(*words):
+    return {f["what"]: f for f in json.loads(call("doctor", "--json", *words).out)["findings"]}
+
+
 def test_it_names_what_is_there_and_the_remedy_for_what_is_not(monkeypatch):
-    monkeypatch.setattr(meter, "find_packages", lambda: NO_METER)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "s3fs" else find(name))
     answer = call("doctor")
     assert answer.code == 0
-    assert "torch" in answer.out and "cores" in answer.out
-    assert f"no: {NO_METER.reason}" in answer.out
-    assert f"{METER}: {NO_METER.remedy}." in answer.out
+    assert "torch" in answer.out and "extra cloud: to keep a store in an object store" in answer.out
     assert max(map(len, answer.out.splitlines())) <= 80
+    seen = findings()
+    assert {"versions", "device", "store", "extra onnx"} <= seen.keys()
+    assert seen["extra cloud"]["remedy"].endswith("pip install 'offramp[cloud]'")
 
 
-def test_json_has_every_finding():
-    found = {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
-    assert {"versions", "device", "cores", "memory", METER} <= found.keys()
-    assert found["other work"]["remedy"] == ""
-
-
-@pytest.mark.parametrize("missing", [(), ("openvino",), ("executorch", "openvino")])
-def test_runtimes_that_are_installed_are_named(missing, monkeypatch):
-    packages = {"openvino": "OpenVINO", "executorch": "ExecuTorch"}
-    monkeypatch.setattr(
-        doctor.importlib.util,
-        "find_spec",
-        lambda name: object() if name in packages.keys() - missing else None,
-    )
-    findings = {f["what"]: f for f in json.loads(call("doctor", "--json").out)["findings"]}
-    row = findings[RUNTIMES]
-    assert {title for title in packages.values() if title in row["found"]} == {
-        title for name, title in packages.items() if name not in missing
-    }
-    assert row["remedy"] == ""
-
-
-def test_a_busy_machine_is_said(monkeypatch):
-    monkeypatch.setattr(psutil, "cpu_percent", lambda **_: 100.0)
-    assert "not comparable" in call("doctor").out
+def test_it_says_whether_the_store_can_be_written(tmp_path):
+    assert findings()["store"] == {"what": "store", "found": "runs can be written", "remedy": ""}
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    refused = findings("--store", "file")["store"]
+    assert refused["found"] == "file cannot be written" and "cannot write file" in refused["remedy"]
+    assert findings("--store", "s3://bucket/runs")["store"]["remedy"] == ""

@@ -1,19 +1,16 @@
 """`--on ray`, as far as one machine and no cluster show it."""
 
-import importlib.util
 import os
 import re
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 from command import STUDY, Cli, data, ok, refusal, without
 from syrupy.assertion import SnapshotAssertion
 
-from offramp.api.keep import doctor
 from offramp.study.run import cluster
 from wording import stable
 
@@ -37,9 +34,6 @@ def test_an_old_ray_is_refused_and_none_is_named(
     assert not cluster.is_safe("2.51.1") and cluster.is_safe("2.52.0") and cluster.is_safe("3.0.0rc1")
     monkeypatch.setattr(cluster.metadata, "version", lambda _: "2.51.1")
     assert refusal(cli(*ON_RAY)) == snapshot(name="old")
-    found = data(cli("doctor", "--json"))["findings"]
-    (ray,) = (each for each in found if each["what"] == "Ray")
-    assert "CVE-2025-62593" in ray["remedy"]
 
     def none(_: str) -> str:
         raise cluster.metadata.PackageNotFoundError("ray")
@@ -47,42 +41,6 @@ def test_an_old_ray_is_refused_and_none_is_named(
     monkeypatch.setattr(cluster.metadata, "version", none)
     assert refusal(cli(*ON_RAY)) == snapshot(name="none")
     assert not Path("runs").exists()
-
-
-def test_doctor_tells_of_a_cluster_without_a_token(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    (open_,) = (f for f in data(cli("doctor", "--json"))["findings"] if f["what"] == "cluster")
-    assert "without a token" in open_["found"] and "can run anything" in open_["remedy"]
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
-    (shut,) = (f for f in data(cli("doctor", "--json"))["findings"] if f["what"] == "cluster")
-    assert "with a token" in shut["found"] and shut["remedy"] == "" and "secret" not in str(shut)
-
-
-def test_doctor_tells_what_object_stores_lack(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion
-) -> None:
-    def told() -> dict[str, Any]:
-        return {f["what"]: f for f in data(cli("doctor", "--json"))["findings"]}
-
-    for name in doctor.SIGNED_IN:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(doctor, "SIGNED_IN_FILE", Path("nowhere"))
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
-    found = told()["object stores"]
-    assert "s3://" in found["found"] and "at http://127.0.0.1:9000" in found["found"]
-    assert "no credentials" in found["found"] and "sign in" in found["remedy"]
-    monkeypatch.setenv(doctor.SIGNED_IN[0], "me")
-    assert told()["object stores"]["remedy"] == ""
-    assert "OFFRAMP_CACHE_SIZE" in told()["object store cache"]["found"]
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in ("s3fs", "gcsfs") else find(name)
-    )
-    missing = told()
-    assert "object stores" not in missing
-    assert missing["extra cloud"]["remedy"] == snapshot
 
 
 @pytest.mark.long

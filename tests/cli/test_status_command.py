@@ -180,6 +180,6 @@ def test_track_sends_once(studied: Cli, tmp_path: Path, snapshot: SnapshotAssert
     pytest.importorskip("tensorboard")
     first = studied("store", "track", "runs", *BOARD)
     assert first.code == 0 and "sent" in first.err and list((tmp_path / "board").glob("*/events.*"))
-    assert "0 numbers of" in studied("store", "track", *BOARD).err
-    mistakes = ((), ("--to", "nowhere:x"), (*BOARD, "--file", "x"), (*BOARD, "--file", "runs"))
+    assert "0 trials sent" in studied("store", "track", *BOARD).err
+    mistakes = ((), ("--to", "nowhere:x"))
     assert [refusal(studied("store", "track", *words)) for words in mistakes] == snapshot

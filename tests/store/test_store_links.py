@@ -20,10 +20,7 @@ from offramp.errors import OfframpError
 from offramp.files import inside
 from offramp.store import pack
 from offramp.store.archive import FOLDERS, Archive
-from offramp.store.live import TrialProgress
-from offramp.store.manifest import TrialPlan
 from offramp.store.store import Store
-from offramp.track import tracker
 from refusal import refuses
 from wording import refusal
 
@@ -209,9 +206,6 @@ DOORS: dict[str, Callable[[Path], object]] = {
     "pack": lambda path: pack.write(path, Archive("none"), [], pd.DataFrame(), ()),
     "pack to read": pack.read,
     "code": lambda path: usercode.load(f"{path}:make", "backbone"),
-    "board": lambda path: tracker(f"tensorboard:{path}").open(
-        TrialProgress("t", (), TrialPlan(nodes=()))
-    ),
     "inside": lambda path: inside(path.parent, path.name),
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 import pandas as pd
@@ -28,9 +27,6 @@ class LivePhase:
     history: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     holder: str | None = None  # who trains it, in words, where that is known
     failed: str | None = None  # why it failed when it was last trained, where nobody trains it now
-    # in seconds since 1970, where that is known; earlier offramps kept no beginning
-    began: float | None = None
-    ended: float | None = None  # the same of its end
 
     @property
     def title(self) -> str:
@@ -50,17 +46,6 @@ class LivePhase:
         return [(str(e), float(v)) for e, v in zip(rows["exit"], rows["value"], strict=True)]
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """What a search tried."""
-
-    settings: Mapping[str, Any]  # its number, its search and what was proposed
-    state: str | None  # `complete`, `pruned` or `failed`; None while more may come of it
-    value: float | None  # accuracy on validation, where it is complete
-    why: str  # why it was given up
-    ended: float | None  # in seconds since 1970
-
-
 @dataclass(frozen=True, eq=False)
 class TrialProgress:
     """A trial, finished or not."""
@@ -69,36 +54,16 @@ class TrialProgress:
     phases: tuple[LivePhase, ...]  # in order
     plan: TrialPlan  # what is known of it either way
     manifest: Manifest | None = None  # of a finished trial
-    proposal: Proposal | None = None  # what a search tried, where this is no trial of a study
-
-    @property
-    def began(self) -> float | None:
-        """When the first of its phases was begun, or finished where no more is known, in seconds since
-        1970."""
-        times = (phase.ended if phase.began is None else phase.began for phase in self.phases)
-        return min((time for time in times if time is not None), default=None)
-
-    @property
-    def ended(self) -> float | None:
-        """When it was finished."""
-        if self.proposal is not None:
-            return self.proposal.ended
-        return None if self.manifest is None else _seconds(self.manifest.provenance.finished)
 
     @property
     def failed(self) -> str | None:
-        """Why it cannot be had, where a phase of it failed, or a search gave it up."""
-        if self.proposal is not None:
-            state = self.proposal.state
-            return f"{state}: {self.proposal.why}" if state in ("pruned", "failed") else None
+        """Why it cannot be had, where a phase of it failed."""
         return next((phase.failed for phase in self.phases if phase.failed is not None), None)
 
     @property
     def over(self) -> bool:
         """Whether no more comes of it unless it is begun again: it is finished, or a phase failed and
         nobody is at work on the others."""
-        if self.proposal is not None:
-            return self.proposal.state is not None
         at_work = any(phase.holder is not None for phase in self.phases)
         return self.manifest is not None or (self.failed is not None and not at_work)
 
@@ -168,10 +133,6 @@ class Reader:
             named = tuple(replace(phase, name=name or phase.name) for phase, name in own)
             yield TrialProgress(trial, named, plan, manifest)
 
-    def phase(self, key: str) -> LivePhase:
-        """One phase, whichever trial reads it, without a name where none is known. Raises Damaged."""
-        return self._phase(key, {}, {})
-
     def _manifest(self, trial: str) -> Manifest:
         if trial not in self._manifests:
             self._manifests[trial] = self.archive.read_trial(trial)
@@ -191,12 +152,8 @@ class Reader:
 
     def _finished(self, key: str) -> LivePhase:
         record, history = self.archive.read_node(key), self.archive.node_history(key)
-        epochs, times = record.summary.epochs, record.provenance
-        return LivePhase(
-            *(key, record.labels.phase, epochs, epochs, True, history[COLUMNS]),
-            began=_seconds(times.began),
-            ended=_seconds(times.finished),
-        )
+        epochs = record.summary.epochs
+        return LivePhase(key, record.labels.phase, epochs, epochs, True, history[COLUMNS])
 
 
 def phases_by_key(courses: Iterable[TrialProgress]) -> dict[str, LivePhase]:
@@ -215,13 +172,4 @@ def _under_way(key: str, archive: Archive) -> LivePhase:
         *(key, note.phase, note.epoch, note.epochs),
         history=pd.DataFrame(list(note.rows), columns=COLUMNS),
         holder=holder,
-        began=note.began,
     )
-
-
-def _seconds(text: object) -> float | None:
-    """Seconds since 1970, of a time as provenance has it; None for anything else."""
-    try:
-        return datetime.fromisoformat(str(text)).timestamp()
-    except ValueError:
-        return None

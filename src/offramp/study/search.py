@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 from offramp import usercode
 from offramp.errors import OfframpError, UnknownKey, Unwritable
 from offramp.hashing import digest
-from offramp.store.searches import PLANNED, WHY, WORSE, held_log
+from offramp.store.searches import held_log
 from offramp.store.store import Store
 from offramp.study.plan.plan import Plan, Trial
 from offramp.study.run import events
 from offramp.study.run.run import RunConfig, run
-from offramp.study.run.trials import planned
 from offramp.study.spec import file as spec
 from offramp.study.spec.models import Study
 from offramp.study.variants import Best, SearchOptions, Variants
@@ -29,6 +28,7 @@ from offramp.study.variants import Best, SearchOptions, Variants
 if TYPE_CHECKING:
     import optuna
 
+WORSE = "worse than the median at this point"
 STARTUP = 5  # proposals before any is given up: of fewer there is no median to speak of
 
 
@@ -129,11 +129,8 @@ def search(
             except OfframpError as error:  # these settings do not go together; others may
                 why = str(error)
             if not why:
-                proposal.set_user_attr(PLANNED, _planned(plan))
                 log.pruner = _pruner(plan) if options.prune else optuna.pruners.NopPruner()
                 value, why = yield from _tried(plan, store, config, proposal)
-            if why:
-                proposal.set_user_attr(WHY, why)
             log.tell(proposal, value, optuna.trial.TrialState.PRUNED if value is None else None)
             best = _best(log)
             yield Scored(number, settings, value, why, None if best is None else best.value)
@@ -200,25 +197,6 @@ def _pruner(plan: Plan) -> optuna.pruners.BasePruner:
 
     epochs = sum(node.recipe.epochs for node in plan.nodes.values())
     return optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=epochs // 4)
-
-
-def _planned(plan: Plan) -> dict[str, Any]:
-    """What trackers read of a proposal: its trials as one, each phase once."""
-    labels = ", ".join(dict.fromkeys(trial.label for trial in plan.trials))
-    seeds = {trial.seed for trial in plan.trials}
-    about, titles = planned(plan, plan.trials[0]), dict[str, str]()
-    for trial in plan.trials:
-        of = f"{trial.label} s{trial.seed}/" if len(plan.trials) > 1 else ""
-        for node in trial.resolved.nodes:
-            titles.setdefault(node.key, f"{of}{node.name}")
-    return {
-        **about,
-        "nodes": list(titles),
-        "phases": [{"name": title, "node": key} for key, title in titles.items()],
-        "strategy": labels,
-        "options": about["options"] if labels == plan.trials[0].label else {},
-        "seed": plan.trials[0].seed if len(seeds) == 1 else None,
-    }
 
 
 def _tried(

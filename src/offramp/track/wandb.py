@@ -1,69 +1,49 @@
-"""Weights & Biases and trackio, by what they have in common: init, log, finish."""
+"""Weights & Biases: a run for each trial, online or offline."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
-from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from offramp.errors import OfframpError, in_line
+import requests
+import wandb
+
+from offramp.files import write_whole
 from offramp.hashing import digest
-from offramp.store.live import TrialProgress
-from offramp.track.send import SentLog, TrialUpdate, settings
+from offramp.track.send import TrialRun
 
-LOGS = Path("offramp-track")  # what was sent, a file for each trial, where this runs
-
-
-def wandb(address: str) -> Project:
-    """A project, perhaps behind its entity: `ENTITY/PROJECT`. Offline where WANDB_MODE=offline, or
-    after `wandb offline`."""
-    entity, _, project = address.rpartition("/")
-    own = {"entity": entity} if entity else {}
-    library = import_module("wandb")
-    offline = library.setup().settings.mode in ("offline", "dryrun")
-    return Project("wandb", project, library, {**own, "resume": "allow"}, whole=offline)
-
-
-def trackio(address: str) -> Project:
-    """A project on this machine."""
-    return Project("trackio", address, import_module("trackio"), {"resume": "allow"})
+SENT = Path("offramp-track")  # what was sent, a file a trial, where this runs: offline nobody knows
+PATIENCE = 5.0  # seconds; W&B itself waits for a server that is not there for minutes
 
 
 @dataclass(frozen=True)
 class Project:
-    """A project of either library."""
+    address: str  # PROJECT, or ENTITY/PROJECT
 
-    kind: str  # the library's name
-    name: str  # the project's
-    library: Any  # with `finish`, and `init`, which gives a run with `log`
-    more: Mapping[str, Any]  # arguments of `init`
-    # see `Tracker`. What W&B keeps offline has a folder each time a run is opened, and of one run's
-    # folders its server keeps the numbers of one
-    whole: bool = False
+    def has(self, trial: str) -> bool:
+        return self._note(trial).exists()
 
-    def open(self, course: TrialProgress) -> SentLog:
-        name = digest([self.name, dict(self.more), course.trial])[:16]
-        write = partial(self._log, course.trial, settings(course))
-        return SentLog.at(LOGS / f"{self.kind}-{name}.json", write)
+    def send(self, run: TrialRun) -> None:
+        entity, _, project = self.address.rpartition("/")
+        with wandb.init(
+            entity or None,
+            project,
+            name=run.trial,
+            id=digest([run.trial])[:16],
+            resume="allow",
+            config=dict(run.settings),
+        ) as opened:
+            for epoch, numbers in run.curves.items():
+                opened.log({**numbers, "epoch": epoch})
+            opened.log(dict(run.results))
+        write_whole(self._note(run.trial), run.trial)
 
-    def _log(self, trial: str, config: Mapping[str, Any], update: TrialUpdate) -> None:
-        """Raises OfframpError where the library cannot."""
-        wandb = self.kind == "wandb"
-        own = {"id": digest([trial])[:16]} if wandb else {}
-        options = {"project": self.name, "name": trial, "config": dict(config), **own, **self.more}
-        try:
-            with redirect_stdout(sys.stderr):  # standard output is the command's
-                run = self.library.init(**options)
-                for epoch, numbers in update.curves:
-                    run.log({**numbers, "epoch": epoch})
-                if update.results is not None:
-                    run.log(dict(update.results))
-                self.library.finish(**({"exit_code": 1} if wandb and update.failed is not None else {}))
-        except Exception as error:  # of the library, the network, its files: classes of many libraries
-            hint = "`wandb login`, or set WANDB_MODE=offline" if wandb else "what it says, and try again"
-            raise OfframpError(f"{self.kind} refuses ({in_line(error)}); see to {hint}") from error
+    def _note(self, trial: str) -> Path:
+        return SENT / f"wandb-{digest([self.address, trial])[:16]}"
+
+
+def connect(address: str) -> Project:
+    settings = wandb.setup().settings
+    if settings.mode not in ("offline", "dryrun", "disabled"):
+        requests.head(settings.base_url, timeout=PATIENCE)  # raises where nobody answers
+    return Project(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -26,19 +27,12 @@ LEAST_STEPS = 100  # of the optimizer, in each phase
 
 @dataclass(frozen=True)
 class Choice:
-    """What fits into a time.
+    """What fits into a time."""
 
-    Attributes:
-        settings: As of `--set`, none where all of it fits.
-        macs: With them, evaluation included.
-        epochs: Of a phase.
-        images: Of the training split before anything is held out.
-    """
-
-    settings: tuple[str, ...]
-    macs: float
-    epochs: int
-    images: int
+    settings: tuple[str, ...]  # as of `--set`, none where all of it fits
+    macs: float  # with them, evaluation included
+    epochs: int  # of a phase
+    images: int  # of the training split before anything is held out
 
 
 def shrunk(
@@ -50,12 +44,8 @@ def shrunk(
     batch_size: Callable[[int], int] | None = None,
     trainings: int = 1,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Settings with which a study fits a time, and why the time is too short, if it is. budget: seconds
-    of training; batch_size: as in `too_short`; trainings: how many of as much work the time is for.
-
-    Raises:
-        OfframpError: The time is too short, unless `anyway`.
-    """
+    """Settings with which a study fits so many seconds, and why that is too short, which is refused
+    unless `anyway`. trainings: how many of as much work the time is for."""
     from offramp.policy.useful import check  # takes scipy.stats, and a plan does without
 
     speed = forecast.measured(plan, device) / trainings
@@ -65,8 +55,7 @@ def shrunk(
     means = f"the same as the settings {settings}" if settings else "all of it fits"
     if choice.images < plan_images:
         means += (
-            f", {choice.epochs:,} of {epochs:,} epochs and {choice.images:,} of {plan_images:,} images "
-            "(more of the epochs goes, as new images teach more than more epochs of few)"
+            f", {choice.epochs:,} of {epochs:,} epochs and {choice.images:,} of {plan_images:,} images"
         )
     about = f"about {units.duration(choice.macs / speed)} here, at {units.macs(speed * trainings)}MAC/s"
     reporter.say(f"A budget of {units.duration(budget)}: {means}; {about}.", must=True)
@@ -85,23 +74,12 @@ def shrunk(
 
 
 def choose(plan: Plan, macs: float) -> Choice:
-    """Epochs and images with which a plan takes less than so many MACs, by a margin.
-
-    What has to go is taken from both, more from epochs: new images teach more than more epochs of few.
-    So the share of epochs is about the square of that of images, while every class keeps 10 training
-    images and there are 3 epochs. Cost is taken as proportional to images, which is a little too much.
-    Whether so much would learn, `too_short` says.
-
-    Raises:
-        OfframpError: Where not even one epoch fits.
-    """
-    room = macs * MARGIN
-    images, test = train_images(plan.data), len(plan.data.test)
-    answers = _answers(plan)
-    testing, most = answers * test, TEST_SHARE * room
-    tested = test if testing <= most else max(1, int(test * most / testing))
+    """Epochs and images with which a plan takes fewer MACs. The share of epochs is about the square of
+    that of images, which teach more; raises OfframpError where not even one epoch fits."""
+    images, test, room = train_images(plan.data), len(plan.data.test), macs * MARGIN
+    answers, epochs = _answers(plan), plan.study.recipe.epochs
+    tested = min(test, max(1, int(TEST_SHARE * room / answers)))
     room -= answers * tested
-    epochs = plan.study.recipe.epochs
     held_out = answers * (len(plan.data.validation) + len(plan.data.calibration))
     full: float = plan.executed + held_out
 
@@ -111,42 +89,34 @@ def choose(plan: Plan, macs: float) -> Choice:
         study = plan.study.model_copy(update={"recipe": recipe})
         return plan_trials(study, plan.data, plan.net, plan.numerics).executed + held_out
 
-    settings = []
     train, chosen = images, epochs
     if full > room:
         least = min(images, LEAST_OF_CLASS * len(plan.data.classes))
         share = max(least / images, math.cbrt(room / full))
-        chosen = _most(epochs, lambda e: work(e) * share <= room)
+        chosen = max(1, bisect_right(range(1, epochs + 1), room / share, key=work))
         few = min(LEAST_EPOCHS, epochs)
         if chosen < few and images * room / work(few) >= least:
             chosen = few
         train = min(images, int(images * room / work(chosen)))
         if train < least:
-            times = work(1) * least / images / room
             raise OfframpError(
-                f"not even one epoch on {least} images fits, which is {times:.1f} times what the budget "
-                "leaves; give more time, or fewer seeds or strategies"
+                f"not even one epoch on {least} images fits; give more time, fewer seeds or strategies"
             )
-        if chosen != epochs:
-            settings.append(f"recipe.epochs={chosen}")
-        if train != images:
-            settings.append(f"data.train_images={train}")
         full = work(chosen) * train / images
-    if tested != test:
-        settings.append(f"data.test_images={tested}")
-    return Choice(tuple(settings), full + answers * tested, chosen, train)
+    changes = (
+        ("recipe.epochs", chosen, epochs),
+        ("data.train_images", train, images),
+        ("data.test_images", tested, test),
+    )
+    settings = tuple(f"{name}={fits}" for name, fits, asked in changes if fits != asked)
+    return Choice(settings, full + answers * tested, chosen, train)
 
 
 def too_short(
     plan: Plan, macs: float, batch_size: Callable[[int], int] | None = None
 ) -> tuple[str, float] | None:
-    """Whether `choose` leaves less than 3 epochs or 100 steps a phase, and less than the study says.
-    macs: what there is time for; batch_size: for so many training images, where it is not the recipe's
-    for any number.
-
-    Returns:
-        That in words, and the MACs that would do; None where it is long enough.
-    """
+    """What `choose` leaves, if less than 3 epochs or 100 steps a phase and than the study asks, and the
+    MACs that would do. batch_size: for so many training images, where the recipe does not say."""
     recipe, images = plan.study.recipe, train_images(plan.data)
 
     def steps(epochs: int, part: int) -> int:
@@ -172,15 +142,6 @@ def too_short(
     while not learns(choose(plan, macs)):
         macs *= 1.1
     return words, macs
-
-
-def _most(epochs: int, fits: Callable[[int], bool]) -> int:
-    """The largest number of epochs, 1 to `epochs`, that fits; 1 where none does."""
-    low, high = 1, epochs
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
 
 
 def train_images(data: Data) -> int:

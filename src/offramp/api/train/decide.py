@@ -9,6 +9,7 @@ it: a look decides only whether more seeds are trained, and `sequential` pays fo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -31,7 +32,6 @@ from offramp.units import counted
 MOST, DIFFERENCE = 20, 0.005
 Right = Mapping[tuple[str, int], Floats]
 """By strategy and seed: of each test image the share of exits that are right, [N]."""
-VERDICTS = ("different", "alike", "too few images", "open")
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,29 @@ class SeedDecision:
         """All pairs, and whether anything is left to decide."""
         rows = []
         for d in self.decisions:
-            seeds, mean = (
-                (d.estimate.blocks, f"{100 * d.estimate.mean:+.2f}") if d.estimate else (0, "–")
-            )
+            seeds, mean = (str(d.estimate.blocks), d.estimate.mean) if d.estimate else ("0", None)
             p = {"different": d.different, "alike": d.alike}.get(d.verdict)
-            rows.append((d.a, d.b, str(seeds), mean, d.verdict, "" if p is None else rounded(p)))
-        margin = f"{100 * self.log.difference:g} points"
+            apart = "–" if mean is None else f"{100 * mean:+.2f}"
+            rows.append((d.a, d.b, seeds, apart, d.verdict, "" if p is None else rounded(p)))
         listing = TextTable(
             ["a", "b"],
             ["seeds", "a − b", "finding", "p"],
             rows,
             f"Pairs after {counted(self.seeds, 'seed')}",
             "a − b: points of test accuracy, mean over exits. alike: they differ by less than "
-            f"{margin}.\np is adjusted for every look and pair. The store keeps how seeds were added.",
+            f"{100 * self.log.difference:g} points.\np is adjusted for every look and pair. The store "
+            "keeps how seeds were added.",
         )
-        return [listing, _left(self.decisions, self.log, self.seeds)]
+        return [listing, self._left()]
+
+    def _left(self) -> str:
+        verdicts = Counter(d.verdict for d in self.decisions)
+        few, pairs = verdicts["too few images"], verdicts["open"]
+        hint = " Take more test images, or a larger difference: more seeds are no help." if few else ""
+        if pairs:
+            spent = f"All {self.seeds} seeds are used. " if self.seeds == len(self.log.seeds) else ""
+            return f"{spent}Open: {counted(pairs, 'pair')}.{hint}"
+        return f"All{' else' if few else ''} is decided after {counted(self.seeds, 'seed')}.{hint}"
 
 
 def begin(
@@ -78,31 +86,17 @@ def begin(
     difference: float | None = None,
     beside: Sequence[Plan] = (),
 ) -> tuple[str, SeedLog]:
-    """The rule by which seeds are added to a study: the store's own, or a new one.
-
-    Args:
-        store: Where the rule is, or is written.
-        plan: The study's plan.
-        most: Seeds in all; MOST without.
-        difference: In accuracy, 0 to 1; DIFFERENCE without.
-        beside: Plans of the study's other seeds, where each draws its own splits.
-
-    Returns:
-        The rule's name in the store, and the rule.
-
-    Raises:
-        OfframpError: For another rule than the store's, for fewer seeds than a first look needs, and
-            where there are no two strategies or test images to compare.
-    """
-    if len(compared(plan)) < 2:
+    """The rule by which seeds are added to a study, with its name: the store's own, or a new one.
+    Raises OfframpError for another rule than the store's, and where nothing could be compared."""
+    labels = compared(plan)
+    if len(labels) < 2:
         raise OfframpError(
             "`until_decided` compares strategies with the same early exits; the study has "
-            f"{len(compared(plan))} of them, so name two"
+            f"{len(labels)} of them, so name two"
         )
     if len(plan.data.test) < 2:
         raise OfframpError(
-            "`until_decided` compares strategies on the test images, and one image decides nothing; ask "
-            "for more (data.test_images)"
+            "`until_decided` compares strategies on the test images; ask for more (data.test_images)"
         )
     seeds = tuple(seed for each in (plan, *beside) for seed in each.study.seeds)
     own = tuple(trial.id for each in (plan, *beside) for trial in each.trials)
@@ -127,7 +121,6 @@ def begin(
         first=first,
         difference=difference or DIFFERENCE,
         alpha=ALPHA,
-        looks={},
     )
     store.write_seed_log(name, log)
     return name, log
@@ -145,8 +138,7 @@ def compared(plan: Plan) -> tuple[str, ...]:
 
 
 def parts(plan: Plan, seeds: Sequence[int], strategies: Collection[str]) -> Iterator[Plan]:
-    """The plan of other seeds, for some of its strategies; where each seed draws its own splits, one for
-    each seed, whose data are read for it."""
+    """The plan of other seeds, for some of its strategies; one for each that draws its own splits."""
     chosen = tuple(s for s in plan.study.strategies if s.label in strategies)
     study = plan.study.model_copy(update={"seeds": tuple(seeds), "strategies": chosen})
     if study.data.split_seed != "trial":
@@ -168,9 +160,8 @@ def right(store: Store, plan: Plan) -> dict[tuple[str, int], Floats]:
 def look(
     log: SeedLog, shares: Right, strategies: Sequence[str], same_images: bool = True
 ) -> tuple[Decision, ...]:
-    """What the trials in `shares` decide about all pairs of `strategies`. same_images: all seeds
-    answered the same test images, so these are a part of the luck; else each mean has that of its own.
-    """
+    """What the trials in `shares` decide about all pairs. same_images: all seeds answered the same test
+    images, so these are a part of the luck; else each mean has that of its own."""
     when = looks(log)
     pairs: dict[tuple[str, str], tuple[Estimate, ...]] = {}
     for a, b in combinations(strategies, 2):
@@ -184,8 +175,8 @@ def look(
 
 
 def _over_seeds(when: InterimAnalyses, rows: Sequence[Floats]) -> Iterator[Estimate]:
-    """The estimate at every look, over seeds that answered images of their own. Means that are equal do
-    not say how much they vary, unless no image differs: then as many as were answered do."""
+    """At every look, over seeds with images of their own. Equal means do not say how much they vary,
+    unless no image differs: then as many as were answered do."""
     for count in when.counts:
         if count <= len(rows) and not any(row.any() for row in rows[:count]):
             yield Estimate(0.0, count, 0.0, images=sum(map(len, rows[:count])))
@@ -199,47 +190,18 @@ def questioned(decisions: Sequence[Decision]) -> tuple[str, ...]:
 
 def noted(log: SeedLog, count: int, decisions: Sequence[Decision]) -> SeedLog:
     """The log with what a look at so many seeds found."""
-    verdicts = tuple(
-        {
-            "a": d.a,
-            "b": d.b,
-            "seeds": d.estimate.blocks if d.estimate else 0,
-            "difference": d.estimate.mean if d.estimate else None,
-            "p_different": d.different,
-            "p_alike": d.alike,
-            "verdict": d.verdict,
-        }
-        for d in decisions
-    )
-    return log.model_copy(update={"looks": {**log.looks, str(count): verdicts}})
+    verdicts = []
+    for d in decisions:
+        seeds, mean = (d.estimate.blocks, d.estimate.mean) if d.estimate else (0, None)
+        p = {"p_different": d.different, "p_alike": d.alike}
+        verdicts.append(
+            {"a": d.a, "b": d.b, "seeds": seeds, "difference": mean, **p, "verdict": d.verdict}
+        )
+    return log.model_copy(update={"looks": {**log.looks, str(count): tuple(verdicts)}})
 
 
 def look_line(count: int, decisions: Sequence[Decision]) -> str:
     """A line on one look. count: seeds then."""
-    verdicts = [d.verdict for d in decisions]
-    numbers = ", ".join(f"{verdicts.count(v)} {v}" for v in VERDICTS if v in verdicts)
-    return f"Look at {count} seeds, {counted(len(decisions), 'pair')}: {numbers}."
-
-
-def _left(decisions: Sequence[Decision], log: SeedLog, count: int) -> str:
-    pairs = {
-        v: [f"{d.a} and {d.b}" for d in decisions if d.verdict == v] for v in ("open", "too few images")
-    }
-    few = (
-        f" With these test images no number of seeds is likely to decide "
-        f"{_named(pairs['too few images'])}; take more images, or a larger difference."
-        if pairs["too few images"]
-        else ""
-    )
-    if not pairs["open"]:
-        return f"{'All else' if few else 'All'} is decided after {counted(count, 'seed')}.{few}"
-    if count < len(log.seeds):
-        return f"Open: {_named(pairs['open'])}.{few}"
-    spent = f"All {counted(len(log.seeds), 'seed')} are used. Open: {_named(pairs['open'])}."
-    return spent + few
-
-
-def _named(pairs: Sequence[str]) -> str:
-    """Three of them by name."""
-    more = f", and {counted(len(pairs) - 3, 'more pair')}" if len(pairs) > 3 else ""
-    return ", ".join(pairs[:3]) + more
+    numbers = Counter(d.verdict for d in decisions)
+    verdicts = ", ".join(f"{number} {verdict}" for verdict, number in sorted(numbers.items()))
+    return f"Look at {count} seeds, {counted(len(decisions), 'pair')}: {verdicts}."
