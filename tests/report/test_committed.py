@@ -111,8 +111,6 @@ BESIDE = {
     "imagenette": "imagenette-controls",
     "imagenette-scratch": BESIDE_SCRATCH,
     "chest-xray": "chest-xray-controls",
-    "languages": None,
-    "languages-anew": None,
 }
 
 
@@ -120,7 +118,6 @@ BESIDE = {
 TRAINED_AS_MUCH = {
     "imagenette-scratch": f"{BESIDE_SCRATCH}/tiny-74",
     "chest-xray": "chest-xray-controls-long",
-    "languages": "languages-controls-long",
 }
 
 
@@ -190,8 +187,6 @@ def test_every_figure_and_every_table(study: str) -> None:
         ("cifar10", 33),
         ("cifar100", 33),
         ("imagenette", 33),
-        ("languages", 21),
-        ("languages-anew", 17),
         *long(("cifar10-ways", 49), ("imagenette-scratch", 33), ("chest-xray", 33)),
     ],
 )
@@ -443,7 +438,7 @@ def test_what_the_page_says_of_its_first_table() -> None:
     others = [each[2:] for each in lines if each not in behind]
     ahead = [each for each in others if each[-1][0] == "+"]
     assert 2 * len(ahead) > len(others) and [gap for *_, sure, gap in ahead if sure] == ["+3.3"]
-    assert [gap for times, *_, gap in ahead if times == "1.0"] == ["+0.2", "+0.8", "+0.0", "+1.5"]
+    assert [gap for times, *_, gap in ahead if times == "1.0"] == ["+0.2", "+0.8"]
     (most,) = groups_of(r"in these means, by ([\d.]+) points at most", text)
     assert max(gap for *_, gap in ahead) == f"+{most}"
     assert not [gap for *_, sure, gap in others if sure and gap[0] == "−"]
@@ -623,12 +618,11 @@ def test_no_way_is_ahead_of_plain_networks_that_train_for_as_much(
         assert [each for each in beside_plain(runs) if f"> {each}" in words and control.label in each]
         leads[control.label] = line.split(" | ")[-1].strip(" |")
         (gaps[control.label], *_) = pairs_of(level, control.label)
-    ends = ("0.0", "1.5")
+    ends = ("0.2", "0.8")
     assert all(float(ends[0]) <= float(lead) <= float(ends[1]) for lead in leads.values())
-    assert (study != "languages") or [*leads.values()] == [f"+{end}" for end in ends]
-    assert len(TRAINED_AS_MUCH) == 3
+    assert len(TRAINED_AS_MUCH) == 2
     for text in (page(), readme()):
-        assert "tried on three data sets" in text
+        assert "tried on two data sets" in text
     assert f"lead by {ends[0]} to {ends[1]} points in these means, not significantly" in page()
     facts = {f"{label}'s lead": lead[1:] for label, lead in leads.items() if float(lead)}
     if study == "chest-xray":
@@ -804,78 +798,6 @@ def test_where_an_early_exit_is_ahead_of_a_coin_on_the_medium_width(snapshot: Sn
     assert clauses("cifar10-long-medium", "between that", facts) == snapshot
 
 
-def together(runs: Runs, controls: Sequence[PlainNetwork]) -> list[Pair]:
-    """Mixed and joint training beside plain networks, at equal compute."""
-    of = [(runs.beside_controls[c.label].pairs, c.label) for c in controls]
-    beside = [(p, {p.a, p.b} - {label}) for pairs, label in of for p in pairs if label in (p.a, p.b)]
-    return [p for p, rest in beside if isinstance(p, Pair) and rest & {"mixed", "joint"}]
-
-
-def ends_of(runs: Runs, controls: Sequence[PlainNetwork], sign: int = 1) -> tuple[str, str]:
-    """By how much they are ahead of each at least and at most, in points; with -1, behind."""
-    gaps = [
-        sign * (p.difference if p.a in ("mixed", "joint") else -p.difference)
-        for p in together(runs, controls)
-    ]
-    return pct(min(gaps)), pct(max(gaps))
-
-
-def test_whether_a_smaller_encoder_is_as_good_is_open(snapshot: SnapshotAssertion) -> None:
-    """The page has the tool's own sentences of all four controls, none of which is above or below."""
-    (runs,) = opened("languages").runs
-    sentences, words = beside_plain(runs), section("languages")
-    assert len(sentences) == 4
-    for sentence_ in sentences:
-        assert f"> {sentence_}" in words
-        assert "not shown to differ" in sentence_
-    least, *_, two, three = runs.controls.cheaper  # of one layer; of two, and of three
-    facts = dict(zip(("behind, from", "to"), ends_of(runs, [least], -1), strict=True))
-    facts |= dict(zip(("ahead, from", "ahead, to"), ends_of(runs, [two, three]), strict=True))
-    assert clauses("languages", "smaller plain network", facts) == snapshot
-    halves = [p.high - p.low for p in together(runs, runs.controls.cheaper)]
-    assert [f"{50 * half:.0f}" for half in (min(halves), max(halves))] == ["3", "7"]
-    assert "half of an interval is 3 to 7 points there" in words
-    final = main_table("languages")
-    assert "**66.2 ±1.1**" in rows(markdown(final), ["joint"])["joint"][3]
-    assert rows(markdown(final), ["baseline"])["baseline"][3].endswith("63.7 ±0.4")
-
-
-def test_what_the_page_concludes_of_splits_and_rates_of_their_own(snapshot: SnapshotAssertion) -> None:
-    whole, words = opened("languages-anew"), section("languages-anew")
-    (runs,) = whole.runs
-    assert len({t.manifest.data.splits["train"] for t in whole.trials}) == 5
-    sentences = beside_plain(runs)
-    assert len(sentences) == 3 and all(f"> {each}" in words for each in sentences)
-    deeper = runs.controls.cheaper[1:]  # of two layers, and of three
-    facts = dict(zip(("ahead, from", "to"), ends_of(runs, deeper), strict=True))
-    assert clauses("languages-anew", "smaller plain network", facts) == snapshot
-    for control in deeper:
-        level = runs.beside_controls[control.label]
-        beside = [pair.p for pair in level.pairs if control.label in (pair.a, pair.b)]
-        assert len(beside) == 4 and min(beside) > 0.05
-    best = advice("accuracy", "languages-anew")
-    assert [(r.name, r.behind, f"{100 * r.mean:.1f}") for r in best.ranking] == [
-        ("mixed", None, "63.0"),
-        ("joint", False, "62.7"),
-        ("distillation", True, "57.8"),
-        ("two-stage", True, "56.1"),
-    ]
-    final = runs.sample(MEASURES["accuracy-test"], 4)
-    assert final is not None
-    three = [group for group in final.groups if group.label in ("joint", "mixed", "baseline")]
-    every, alone = (
-        [
-            pair.p
-            for pair in paired_differences(groups, ALPHA)
-            if isinstance(pair, Pair) and {pair.a, pair.b} == {"joint", "baseline"}
-        ]
-        for groups in (final.groups, three)
-    )
-    assert (*(f"{p:.2f}" for p in every), *(f"{p:.3f}" for p in alone)) == groups_of(
-        r"Over all ten pairs .*? \(p ([\d.]+)\)\. Over the three .*? \(p ([\d.]+)\)", words
-    )
-
-
 def apart(actual: Advice) -> float:
     """How far those lie apart on average over exits that are not told apart from the first; where all
     are, how far the second is behind."""
@@ -891,7 +813,6 @@ DIFFERENCES = {
     "imagenette": ("at equal compute", "apart"),
     "imagenette-scratch": ("found", "apart"),
     "chest-xray": ("found", "apart"),
-    **dict.fromkeys(("languages", "languages-anew"), ("found",)),
 }
 """Which the page tells of a study."""
 

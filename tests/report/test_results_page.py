@@ -117,8 +117,6 @@ def test_how_quick_the_network_to_deploy_is(snapshot: SnapshotAssertion) -> None
         ("imagenette", r"They took (\d+) to (\d+) minutes"),
         ("imagenette-scratch", r"45 trials, (\d+) minutes"),
         ("chest-xray", r"90 trials, (\d+) minutes"),
-        ("languages", r"50 trials, (\d+) minutes"),
-        ("languages-anew", r"40 trials, (\d+) minutes"),
         (DEPLOY, r"It took (\d+ h \d+) min"),
         ("cifar10-long", r"25 trials, (\d+ h \d+) min on"),
         ("cifar10-long-medium", r"25 trials, (\d+ h \d+) min on"),

@@ -77,7 +77,7 @@ class TracedStage:
 def traced(net: ExitNetwork, stages: Sequence[StageGraph]) -> Iterator[TracedStage]:
     """The modules that graphs are made of.
 
-    Inputs and outputs have a free batch: the images [B, C, H, W] in float32, texts [B, T] in int64, or
+    Inputs and outputs have a free batch: the images [B, C, H, W] in float32, or
     what the stage before carried → logits [B, classes], then what is carried. Where the exit has learned
     what to add of the answer before, that is the last input, BEFORE [B, classes], and the logits are its
     answer. net: in eval mode, on the CPU.
