@@ -334,53 +334,6 @@ def test_a_published_network_in_int8_and_timed(tmp_path: Path) -> None:
     assert {"plain", "policy", "segment 3", "head 2"} <= set(times["what"])
 
 
-@pytest.mark.long
-def test_a_text_encoder_with_heads_on_its_layers() -> None:
-    """DeeBERT's heads on a BERT of transformers: policies, and answers that stop early."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=64,
-        hidden_size=32,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=16,
-    )
-
-    class DeeBert(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.bert = transformers.BertModel(config, add_pooling_layer=False)
-            self.highways = nn.ModuleList(
-                nn.Sequential(nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 3)) for _ in range(3)
-            )
-
-        def forward(self, ids: Tensor) -> list[Tensor]:
-            mask = (ids != 0).long()
-            states = self.bert(ids, attention_mask=mask, output_hidden_states=True).hidden_states[1:]
-            return [head(x[:, 0]) for head, x in zip(self.highways, states, strict=True)]
-
-    torch.manual_seed(0)
-    module = DeeBert()
-    ids = torch.randint(1, 64, (700, 12))
-    ids[:, 6:] *= torch.arange(700)[:, None] % 2  # half of the texts are short
-    labels = torch.arange(700) % 3
-    ids[:, 1] = labels + 1
-    optimizer = torch.optim.Adam(module.parameters(), lr=0.003)
-    for _ in range(30):
-        losses = [nn.functional.cross_entropy(a, labels[:200]) for a in module.train()(ids[:200])]
-        optimizer.zero_grad()
-        torch.stack(losses).sum().backward()
-        optimizer.step()
-    own = offramp.adopt(module, (ids[200:], labels[200:]), name="DeeBERT")
-    policy = own.calibrate(max_accuracy_loss=0.05)
-    answers = own.predict(ids[200:300], policy)
-    assert own.accuracy[3] > 0.9 and answers.compute.float().mean() < 0.9
-    with torch.no_grad():
-        logits = torch.stack(module.eval()(ids[200:300]), 1)
-    torch.testing.assert_close(answers.logits, logits[torch.arange(100), answers.exits - 1])
-
-
 def test_a_network_that_a_loop_of_phases_trained() -> None:
     """`program` trains it, `adopt` takes it."""
     net = attached()

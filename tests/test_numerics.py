@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 import torch
@@ -255,8 +254,6 @@ def test_of_what_cannot_be_remembered_or_has_no_other_layout_none_is_taken(
     usual = DEFAULTS["cpu"]
     assert probe.faster_layout(network("digits-cnn"), usual, 128, LONG, CPU) == "channels_last"
     (tmp_path / "cache").unlink()
-    of_texts = Mock(input_shape=(8,))
-    assert probe.faster_layout(of_texts, usual, 128, LONG, CPU) == "channels_last"
     asked_for = replace(usual, memory_format="contiguous")
     assert probe.faster_layout(network("digits-cnn"), asked_for, 128, LONG, CPU) == "contiguous"
     assert not (tmp_path / "cache").exists()  # nothing was measured

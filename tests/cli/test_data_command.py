@@ -153,30 +153,6 @@ def described(cli: Cli, *arguments: str) -> Any:
     return json.loads(cli("data", "describe", *arguments, "--json").out)
 
 
-TEXTS = """\
-import numpy as np
-
-ids = np.random.default_rng(0).integers(1, 9, (400, 6))
-
-
-def arrays():
-    return {"train": (ids, np.arange(400) % 2)}
-
-
-def samples():
-    return {"train": [(row, i % 2) for i, row in enumerate(ids)]}
-"""
-
-
-@pytest.mark.parametrize("command", ["describe", "check"])
-@pytest.mark.parametrize("kind", ["arrays", "samples"])
-def test_texts_are_no_images(cli: Cli, command: str, kind: str) -> None:
-    """That was an IndexError."""
-    Path("texts.py").write_text(TEXTS)
-    refused(cli("data", command, f"texts.py:{kind}"), "these are texts")
-    assert cli("data", "split", f"texts.py:{kind}", "--out", "s.json").code == 0
-
-
 def test_a_class_called_all_has_a_row_of_its_own(cli: Cli, photos: Path) -> None:
     """It had the numbers of all images."""
     for split in SPLITS:

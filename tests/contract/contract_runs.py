@@ -4,13 +4,11 @@ The plain runs use the engine alone, phase by phase, so that the whole network o
 compared before and after it. The derived runs are those of a study, through the store.
 """
 
-import copy
 import hashlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +46,6 @@ UNTRACEABLE = "attached by lists of submodules"
 """A network that no tracer follows."""
 OWN_DATA = "a Dataset of one's own"
 """SMALLEST on images that a Dataset makes as they are needed, under a random transform."""
-TEXT = "a text encoder"
-"""Two layers of attention with a mask, over ids of tokens."""
 VISION = "a vision transformer"
 """Five layers of attention over 16 tokens and a class token, with LGViT's heads: one of each kind."""
 LIKE = {OWN_DATA: SMALLEST}
@@ -59,7 +55,6 @@ segments on frozen ones, and heads on a frozen trunk with a teacher."""
 ON_OWN_DATA = KINDS[:3]
 """A teacher sees the same images as its students, wherever those come from."""
 
-VOCABULARY = 20
 TRAIN, OTHERS, BATCH = 19, 9, 10
 """Images to train on (10 and 9 a step), and in each other split."""
 FROZEN_BATCH, EVALUATION_BATCH = 16, 16
@@ -105,8 +100,8 @@ def contract_plan(
     backbone: str, mode: str, strategies: tuple[str, ...] = (), numerics: Numerics = NUMERICS
 ) -> Plan:
     """One epoch of `strategies`; by default of KINDS, and on SMALLEST of every registered one and of
-    three more that the contract has a word about."""
-    own = {UNTRACEABLE: untraceable, TEXT: encoder, VISION: vision}
+    two more that the contract has a word about."""
+    own = {UNTRACEABLE: untraceable, VISION: vision}
     net = own[backbone]() if backbone in own else network(LIKE.get(backbone, backbone))
     last = {"name": "joint", "as": LAST_ONLY, "joint_weights": [0.0] * (net.exits - 1) + [1.0]}
     heads = {"name": "pretrained-branch", "as": HEADS_ONLY, "scope": "head"}
@@ -117,8 +112,7 @@ def contract_plan(
         execution={"mode": mode},
     )
     small = replace(numerics, frozen_batch=FROZEN_BATCH)
-    make_data = {OWN_DATA: own_data, TEXT: texts}.get(backbone, contract_data)
-    data = make_data(net.input_shape)
+    data = (own_data if backbone == OWN_DATA else contract_data)(net.input_shape)
     return plan_trials(study, data, net, small)
 
 
@@ -142,51 +136,11 @@ def untraceable() -> ExitNetwork:
     return attach(_Choice(*layers), [["0"], ["1"], ["2"], ["3", "4", "5"]], (3, 16, 16))
 
 
-class TextEncoder(nn.Module):
-    """Ids [B, T] → logits [B, classes], as of a BERT: its mask passes every layer by."""
-
-    def __init__(self, layers: int = 3, classes: int = 3, length: int = 8) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(VOCABULARY, 16, padding_idx=0)
-        self.place = nn.Parameter(torch.randn(length, 16))
-        like = nn.TransformerEncoderLayer(16, 2, 24, 0.1, "gelu", batch_first=True)
-        self.layers = nn.ModuleList(copy.deepcopy(like) for _ in range(layers))
-        self.classifier = nn.Linear(16, classes)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        padding = ids == 0
-        x = self.embed(ids) + self.place
-        for layer in self.layers:
-            x = layer(x, src_key_padding_mask=padding)
-        return self.classifier(x[:, 0])  # type: ignore[no-any-return]
-
-
-@cache
-def encoder() -> ExitNetwork:
-    with seeded(0):
-        module = TextEncoder()
-    return attach(module, ["layers.0", "layers.1"], (8,), head={"kind": "linear", "tokens": "class"})
-
-
 @cache
 def vision() -> ExitNetwork:
     with seeded(0):
         module = Vision(16, 8, 3)
     return attach(module, [f"blocks.{n}" for n in range(4)], (3, 16, 16), head="lgvit")
-
-
-@cache
-def texts(shape: tuple[int, ...]) -> Data:
-    """Ids of which the first tells the class, padded to `shape`."""
-    generator = torch.Generator().manual_seed(1)
-    rows = TRAIN + 3 * OTHERS
-    ids = torch.randint(1, VOCABULARY, (rows, *shape), generator=generator)
-    lengths = torch.randint(2, shape[0] + 1, (rows, 1), generator=generator)
-    ids[torch.arange(shape[0]) >= lengths] = 0
-    labels = torch.arange(rows) % 3
-    ids[:, 0] = labels + 1
-    starts = (0, TRAIN, TRAIN + OTHERS, TRAIN + 2 * OTHERS, rows)
-    return from_dataset(*((ids[a:b], labels[a:b]) for a, b in pairwise(starts)))
 
 
 @cache

@@ -12,7 +12,6 @@ from contract_runs import (
     LAST_ONLY,
     OWN_DATA,
     SMALLEST,
-    TEXT,
     UNTRACEABLE,
     VISION,
     TrialRecord,
@@ -51,7 +50,7 @@ TRAINED = backbones(BACKBONES, more=("airbench", "resnet18"))
 """Those two take many seconds, for what the smaller networks and test_caches show."""
 
 
-@pytest.fixture(scope="module", params=[*TRAINED, UNTRACEABLE, OWN_DATA, TEXT, VISION])
+@pytest.fixture(scope="module", params=[*TRAINED, UNTRACEABLE, OWN_DATA, VISION])
 def runs(request: pytest.FixtureRequest) -> Runs:
     """Strategies on one backbone, in both modes. On the smallest one every strategy trains all of its
     phases; elsewhere the plain runs train once what strategies share."""

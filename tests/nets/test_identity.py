@@ -272,8 +272,9 @@ def test_an_activation_of_a_torch_layer_identifies_it():
     def code_of(activation):
         torch.manual_seed(0)
         layer = nn.TransformerEncoderLayer(12, 2, 8, activation=activation, batch_first=True)
-        module = nn.Sequential(nn.Embedding(5, 12), layer, nn.Flatten(), nn.Linear(48, CLASSES))
-        return identity_of(attach(module, ["0"], (4,), head="linear"))["code"]
+        tokens = nn.Sequential(nn.Flatten(1, 2), nn.Linear(12, 12))
+        module = nn.Sequential(tokens, layer, nn.Flatten(), nn.Linear(48, CLASSES))
+        return identity_of(attach(module, ["0"], (1, 4, 12), head="linear"))["code"]
 
     codes = [code_of(f) for f in (F.relu, "relu", torch.tanh, torch.tanh, torch.sigmoid)]
     assert codes[0] == codes[1] and codes[2] == codes[3] and len(set(codes)) == 3

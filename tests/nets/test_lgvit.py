@@ -170,7 +170,6 @@ def test_which_exit_has_which_head(exits: int, kinds: str) -> None:
     ("shape", "sides", "settings", "token"),
     [
         ((24,), (8, 8), {"kind": "local"}, "[B, D]"),
-        ((9, 24), (), {"kind": "global"}, "texts"),
         ((9, 24), (8, 8), {"kind": "local", "stride": 2}, "'stride'"),
         ((9, 24), (8, 8), {"kind": "lgvit", "kernel": 5}, "'kernel'"),
         ((9, 24), (8, 8), {"kind": "local", "rows": 3, "columns": 4}, "3×4"),

@@ -70,3 +70,11 @@ def test_so_does_each_of_what_runs_in_one_piece_on_a_gpu() -> None:
     settings = (2, 7, 0, 1, False, 0.0, False, False, [], None)
     run = torch.ops.aten._cudnn_rnn
     assert count_macs(lambda: run(x, weights, 4, None, state, state, *settings))[1] == 4 * 3 * 28 * 12
+
+
+def test_the_products_of_torchs_own_attention_are_counted() -> None:
+    layer = nn.MultiheadAttention(64, 4, batch_first=True).eval()
+    x = torch.randn(1, 32, 64)
+    _, macs = count_macs(lambda: layer(x, x, x, need_weights=False))
+    assert macs == 32 * 64 * 64 * 4 + 2 * 32 * 32 * 64  # four projections; scores, and what they weigh
+    assert torch.backends.mha.get_fastpath_enabled()  # as it was

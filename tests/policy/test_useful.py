@@ -12,7 +12,7 @@ from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.limits import COMPANIONS, LIMITS, Budget, LimitKind, Limits
 from offramp.policy.policy import Policy, parse, to_json
-from offramp.policy.useful import chance, check, doubts, least_loss, notes, resolution, seen
+from offramp.policy.useful import chance, check, doubts, least_loss, resolution, seen
 from refusal import refuses
 from simulated import COSTS, FINAL_SHARE, FOUR, simulated
 from wording import refusal
@@ -60,20 +60,6 @@ def test_several_exits_at_chance_have_one_remedy() -> None:
     rows.logits[:, :2] = 20 * np.random.default_rng(2).normal(size=rows.logits[:, :2].shape)
     (reason,) = doubts(LEAVING, rows)
     assert reason.count("not clearly better than chance") == 2 and reason.count("would help") == 1
-
-
-def test_texts_are_called_texts() -> None:
-    limit = Target("max-accuracy-loss", 0.01)
-    few = replace(guessing(60), noun="text")
-    outcome = calibrate(few, few, COSTS, limit)
-    origin = Calibration("t", "0" * 64, 3, limit, outcome.record(1000), statement(outcome))
-    policy = replace(outcome.policy, calibration=origin)
-    worst = replace(few, logits=np.stack([np.eye(3)[few.labels]] * 3 + [few.logits[:, 3]], 1))
-    said = [*doubts(policy, few), *seen(2, 60, few.noun), *notes(policy, worst), origin.statement]
-    said += [*doubts(Policy("confidence", FOUR, (None,) * 4), few)]
-    said.append(refusal(calibrate, few, few, COSTS, limit, shares=(0.2, 0.2, 0.2, 0.4)))
-    assert sum("text" in sentence for sentence in said) > 6
-    assert not [words for words in said if "image" in words.replace("data.held_out_images", "")]
 
 
 def test_chance_is_rarely_taken_for_knowledge() -> None:

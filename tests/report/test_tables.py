@@ -10,15 +10,13 @@ from handmade import HandTrial, Run
 from handmade import evidence as phased
 from scipy import stats
 from syrupy.assertion import SnapshotAssertion
-from table_evidence import IMAGES, TabledTrial, evidence, only, planted, shuffled, usual
+from table_evidence import TabledTrial, evidence, only, planted, shuffled, usual
 
 from longer import long
-from offramp.analysis.claims.claim import DataSet
 from offramp.analysis.measures import MEASURES
 from offramp.analysis.recommend import Preference, recommend
 from offramp.analysis.stats.pairwise import ALPHA, Pair
 from offramp.analysis.tradeoff import NetAnswers
-from offramp.report.claims import regimes
 from offramp.report.figures import draw
 from offramp.report.model import Table
 from offramp.report.render.cells import layout
@@ -35,25 +33,6 @@ TIME = MEASURES["seconds-written"].title
 
 def marked(table: Table, key: str) -> tuple[set[object], set[object]]:
     return {row for row, k in table.best if k == key}, {row for row, k in table.alike if k == key}
-
-
-def test_of_texts_all_of_it_says_texts() -> None:
-    """They were called images, and a claim took their length for pixels and channels."""
-    accuracies = {"baseline": {2: 0.8}, "joint": {1: 0.7, 2: 0.8}, "two-stage": {1: 0.6, 2: 0.8}}
-    about = {"data": "names", "images": {"train": 1, "test": IMAGES}, "facts": {"input_shape": [8]}}
-    trials = [
-        TabledTrial(strategy, seed, {k: value + 0.01 * seed for k, value in by_exit.items()}, **about)
-        for strategy, by_exit in accuracies.items()
-        for seed in (1, 2, 3)
-    ]
-    texts = evidence(trials)
-    shown = (*make(texts), *draw(texts).figures)
-    said = {each.name: f"{each.title}. {each.caption}" for each in shown}
-    assert sum("texts" in words for words in said.values()) > 4
-    assert not [words for words in said.values() if re.search("images?\\b", words)]
-    asked = DataSet.model_validate({"train": 5, "size": [32, 64]})
-    (regime,) = regimes(texts.trials).values()
-    assert [here for here, _ in asked.off("net", "names", regime)] == ["1 training text", "0 px"]
 
 
 # The main table

@@ -115,13 +115,13 @@ def test_all_lists_every_study(folder: Path) -> None:
 
 
 def costly(study: Path) -> bool:
-    """Studies whose network others have too, but for more classes, seeds or pixels, or that wait for a
-    library of texts. That they can be read: test_task."""
+    """Studies whose network others have too, but for more classes, seeds or pixels. That they can be
+    read: test_task."""
     if "cost" in study.parts:
         return study.stem != "mobilenetv1-cifar10"
     larger = ("cifar100", "imagenette", "imagenette-scratch", "chest-xray")
     paper = ("mobilenetv1-cifar100", "resnet50-cifar100", "vgg16-cifar100", "resnet18-chestxray14")
-    return study.stem in (*larger, *paper, "mobilenetv2-imagenet100", "languages", "languages-anew")
+    return study.stem in (*larger, *paper, "mobilenetv2-imagenet100")
 
 
 @cache

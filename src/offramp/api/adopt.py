@@ -89,10 +89,10 @@ def adopt(
             `training_shares` goes by it.
         normalize: How pixels were normalized when it was trained: `imagenet`, `half` (0.5 and 0.5),
             `clip`, `unit` (0 and 1), or (mean, deviation), each one number a channel, as shares of 255;
-            `train` measures `train`. None for images that are normalized already, and for texts.
+            `train` measures `train`. None for images that are normalized already.
         classes: Names of the classes, in the order of its answers; by default those that the Dataset
             names itself, else numbers.
-        input_shape: Of a module with exits of its own: (C, H, W) of one image, (T,) of one text; by
+        input_shape: Of a module with exits of its own: (C, H, W) of one image; by
             default that of the arrays of calibration.
         outputs: Of such a module: which of what it returns are the exits' logits (see `multi_exit`).
         name: What reports call it.
@@ -206,8 +206,8 @@ def _adopted(
 
 
 def _shape_of(samples: Any) -> tuple[int, ...] | None:
-    """Of one example, where samples are arrays of images with channels first, or of texts. Raises
-    OfframpError where channels are surely last."""
+    """Of one example, where samples are arrays of images with channels first. Raises OfframpError
+    where channels are surely last."""
     images = samples[0] if isinstance(samples, tuple) else None
     shape = tuple(getattr(images, "shape", ()))[1:]
     if len(shape) == 3 and shape[2] in (1, 3) and min(shape[:2]) > 4:
@@ -218,7 +218,7 @@ def _shape_of(samples: Any) -> tuple[int, ...] | None:
             f"the images are [N, {height}, {width}, {channels}], channels last; give [N, {channels}, "
             f"{height}, {width}]: torch.as_tensor(images).permute(0, 3, 1, 2)"
         )
-    return shape if len(shape) in (1, 3) else None
+    return shape if len(shape) == 3 else None
 
 
 def _answers(plan: Plan, store: Store, images: Images) -> trials.LogitsByName:

@@ -36,7 +36,7 @@ from offramp.engine.settings import laid_out
 from offramp.errors import OfframpError, kind_of
 from offramp.infer import benchmark
 from offramp.infer.predictor import Prediction, Predictor, check_backend, check_finite
-from offramp.inputs import check_numbers, is_text
+from offramp.inputs import check_numbers
 from offramp.metrics import accuracy
 from offramp.nets import ExitNetwork, NetSpec, attach, build
 from offramp.nets.families import nearest_to, smaller
@@ -53,7 +53,7 @@ from offramp.store.table import tidy
 from offramp.strategies import PLAIN, Strategy
 from offramp.study import trained
 from offramp.study.beside import Beside, beside
-from offramp.study.plan.plan import Plan, check_vocabulary, epochs_for, numerics_for, plan_trials
+from offramp.study.plan.plan import Plan, epochs_for, numerics_for, plan_trials
 from offramp.study.run import trials
 from offramp.study.run.events import Event
 from offramp.study.run.run import run as run_plan
@@ -146,8 +146,6 @@ class Fitted:
     def normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Images as `net` takes them, on its device: uint8 [B, C, H, W] → float32 of the same shape.
 
-        Ids of tokens [B, T] stay as they are.
-
         Raises:
             OfframpError: The images are not uint8 of the network's shape, or the training images were
                 float32: such images go into the network as they are.
@@ -164,11 +162,10 @@ class Fitted:
             raise OfframpError(f"the images are {kind_of(images)}; give a tensor")
         check_numbers(images, "the images")
         shape = self.net.input_shape
-        stored = "int64" if is_text(shape) else "uint8"
         kind = str(images.dtype).removeprefix("torch.")
-        if kind != stored or tuple(images.shape[1:]) != shape:
+        if kind != "uint8" or tuple(images.shape[1:]) != shape:
             sides = ", ".join(map(str, shape))
-            raise OfframpError(f"the images are {list(images.shape)} {kind}; give {stored} [B, {sides}]")
+            raise OfframpError(f"the images are {list(images.shape)} {kind}; give uint8 [B, {sides}]")
         device = next(self.net.parameters()).device
         mean, std = (torch.tensor(values, device=device) for values in (self.mean, self.std))
         return laid_out(normalize(images.to(device), mean, std), "channels_last")
@@ -214,8 +211,8 @@ class Fitted:
         """Answers for a batch; images that leave early cost nothing more.
 
         Args:
-            images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32; or ids
-                of tokens [B, T] int64. An array may have its channels last, [B, H, W, C]. Pillow's
+            images: uint8 [B, C, H, W], as `normalize` takes them, or already normalized float32.
+                An array may have its channels last, [B, H, W, C]. Pillow's
                 images are resized and cropped as in training, where the data did that.
             policy: A Policy, or the path of a policy file. To answer many batches, make a `predictor`
                 once.
@@ -241,7 +238,7 @@ class Fitted:
         return Predictor(self.net, rule)(ready.to(place) if floats else self.normalize(ready))
 
     def _tensor(self, images: Any) -> torch.Tensor:
-        """[B, C, H, W] or [B, T] of what `predict` takes."""
+        """[B, C, H, W] of what `predict` takes."""
         if isinstance(images, torch.Tensor):
             return images
         if isinstance(images, np.ndarray) and images.dtype.kind in "uif":
@@ -345,7 +342,7 @@ class Fitted:
 
         Raises:
             OfframpError: The training images came normalized, as no picture can be made like them; the
-                data are texts, or images of other than 1 or 3 channels; the policy is of another
+                images have other than 1 or 3 channels; the policy is of another
                 network; the folder is taken; int8 costs more than it may; or `calibrate` would refuse.
 
         Example:
@@ -693,7 +690,6 @@ def check_data_fits(net: ExitNetwork, data: Data) -> None:
             f"the data have {len(data.classes)} classes, the network {net.classes}; make them equal (a "
             "class that no training label shows counts where the Dataset names it in its `classes`)"
         )
-    check_vocabulary(net, data)
 
 
 def order_notes(samples: Samples, data: Data, whose: str) -> list[str]:

@@ -18,7 +18,6 @@ from offramp.bundle.runtime import Bundle
 from offramp.bundle.runtimes import RUNTIMES, check_runtimes, total_bytes, write_stage
 from offramp.bundle.trial_images import Shown, SplitImages, for_check, for_int8
 from offramp.errors import OfframpError
-from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside
 from offramp.policy import policy, useful
@@ -191,8 +190,7 @@ def of_network(
     try:
         preprocessing(manifest)
     except ValueError as error:
-        remedy = IN_PYTHON if is_text(manifest.input_shape) else "train on gray or RGB images"
-        raise OfframpError(f"a bundle answers pictures: {error}; {remedy}") from None
+        raise OfframpError(f"a bundle answers pictures: {error}; train on gray or RGB images") from None
     policy.check_carry(rule, inside(net).carry, net.exits)
     doubts = (*options.doubts, *_doubts(rule, trained, options))
     useful.check(doubts, options.anyway)
@@ -381,10 +379,8 @@ def preprocessing(manifest: Manifest) -> Preprocessing:
     normalized.
 
     Raises:
-        ValueError: The network has other channels than pictures have, or reads texts.
+        ValueError: The network has other channels than pictures have.
     """
-    if is_text(manifest.input_shape):
-        raise ValueError("this network reads texts")
     channels, height, width = manifest.input_shape
     geometry = manifest.data.provenance.geometry or GeometryRecord()
     resize: int | tuple[int, int] | None = None

@@ -24,7 +24,6 @@ from offramp.data.read import digests_of
 from offramp.data.splits import Splits, Subset, by_class, choose, class_counts
 from offramp.data_spec import SPLITS, DataSpec
 from offramp.errors import OfframpError
-from offramp.inputs import is_text
 from offramp.labels import several
 
 BLOCK = 1024  # images that are in memory at once
@@ -130,8 +129,7 @@ def rehash(data: UnreadData, before: Mapping[Path, Mapping[str, str]]) -> tuple[
 
 
 def audit(data: UnreadData) -> Audit:
-    """Open every image of a data set once and hash it; damaged ones are listed, not raised. Raises
-    OfframpError for texts."""
+    """Open every image of a data set once and hash it; damaged ones are listed, not raised."""
     splits, counts = {}, {}
     for name, part in data.parts.items():
         progress = LoggedProgress(f"looking at images of {name}", len(part.rows))
@@ -193,11 +191,6 @@ def _examined(part: Subset, rows: Tensor, geometry: Geometry) -> Iterator[Examin
 
 def _facts(image: Image.Image | Tensor, geometry: Geometry) -> tuple[Size, Tensor | None]:
     """An image's size, and how often each value occurs in each channel; None for floats."""
-    if isinstance(image, Tensor) and is_text(tuple(image.shape)):
-        raise OfframpError(
-            "data describe and data check look at images, and these are texts; offramp run "
-            "--dry-run says how they are split"
-        )
     size = (image.shape[2], image.shape[1]) if isinstance(image, Tensor) else image.size
     floats = isinstance(image, Tensor) and image.is_floating_point()
     return size, None if floats else value_counts(geometry.of(image)[None])

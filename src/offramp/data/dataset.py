@@ -22,38 +22,31 @@ from offramp.data.images.geometry import Geometry
 from offramp.data.views import cut_out
 from offramp.data_spec import SPLITS
 from offramp.errors import OfframpError
-from offramp.inputs import Shape, is_text
+from offramp.inputs import Shape
 from offramp.labels import several
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Split:
-    """Images, or texts, and their labels. Treat the tensors as read-only: the digest is computed once.
+    """Images and their labels. Treat the tensors as read-only: the digest is computed once.
     `RawSplit`, which splits are read from, has checked the labels.
 
     Raises:
         OfframpError: for images of other shapes or types, none, or values that are not finite.
     """
 
-    # [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized; of texts [N, T] int64, ids
-    # of tokens, padded with zeros at the end
+    # [N, C, H, W], uint8 in 0..255, or float32 taken as already normalized
     images: Tensor
     labels: Tensor  # [N] int64, or [N, C] uint8 of several labels an image
 
     def __post_init__(self) -> None:
         images = self.images
-        kinds = {2: (torch.int64,), 4: (torch.uint8, torch.float32)}.get(images.dim(), ())
-        if images.dtype not in kinds:
-            raise OfframpError(
-                f"images are {_described(images)}; give [N, C, H, W] as uint8 or float32, or ids of "
-                "tokens [N, T] as int64"
-            )
+        if images.dim() != 4 or images.dtype not in (torch.uint8, torch.float32):
+            raise OfframpError(f"images are {_described(images)}; give [N, C, H, W] as uint8 or float32")
         if not images.numel():
             raise OfframpError("a split holds no images; give it at least one")
         if images.is_floating_point() and not bool(images.isfinite().all()):
             raise OfframpError("images hold NaN or infinity; clean the data")
-        if images.dim() == 2 and int(images.min()) < 0:
-            raise OfframpError("ids of tokens are below 0; give 0 for padding, and 1 or more for tokens")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -73,7 +66,7 @@ class Split:
 
     @property
     def shape(self) -> Shape:
-        """(C, H, W) of one image, (T,) of one text."""
+        """(C, H, W) of one image."""
         return tuple(self.images.shape[1:])
 
     @property
@@ -253,8 +246,8 @@ class Data:
                 f"the train split of data set '{self.name}' shows one class only; "
                 "give images of two or more"
             )
-        channels = 0 if is_text(like.shape) else like.shape[0]
-        if not len(self.mean) == len(self.std) == channels or min(self.std, default=1.0) <= 0:
+        channels = like.shape[0]
+        if not len(self.mean) == len(self.std) == channels or min(self.std) <= 0:
             raise OfframpError(
                 f"mean and std of data set '{self.name}' must be {channels} numbers each, "
                 "one a channel, std above zero"
@@ -279,7 +272,7 @@ class Data:
 
     @property
     def shape(self) -> Shape:
-        """(C, H, W) of one image, (T,) of one text."""
+        """(C, H, W) of one image."""
         return self.train.shape
 
     def sample(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -311,11 +304,8 @@ def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     is constant has a deviation of 1, so that normalizing it gives zeros.
 
     Args:
-        images: [N, C, H, W]; uint8, or float32, which is already normalized: zeros and ones. Of texts:
-            none.
+        images: [N, C, H, W]; uint8, or float32, which is already normalized: zeros and ones.
     """
-    if is_text(tuple(images.shape[1:])):
-        return (), ()
     if images.is_floating_point():
         return (0.0,) * images.shape[1], (1.0,) * images.shape[1]
     return moments(value_counts(images).tolist())
@@ -342,8 +332,8 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Pixels as float32 `(x / 255 - mean) / std`, on the device and in the memory format they are in.
 
     Args:
-        images: [B, C, H, W] uint8. Float images, which are already normalized, and texts come back as
-            they are.
+        images: [B, C, H, W] uint8. Float images, which are already normalized, come back as they
+            are.
         mean: [C] float32, in units of [0, 1], on the same device.
         std: [C] float32, as `mean`.
     """
@@ -362,8 +352,6 @@ def normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def check_augment(augment: Augment, shape: Shape, dtype: torch.dtype) -> None:
     """Raises OfframpError where training examples of that shape and type cannot be augmented so."""
-    if is_text(shape):
-        raise OfframpError("augment is for images, and these are texts; leave it out")
     if fault := clash(augment):
         raise OfframpError(f"augment.{fault[0]} {fault[1]}")
     for name in ("jitter", "resized_crop"):

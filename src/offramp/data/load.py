@@ -359,8 +359,6 @@ def _read(
     dataset = source if isinstance(source, DatasetImages) else None
     # Splits that are held out of train have its source, but are never transformed or cut at random.
     transformed = trains and dataset is not None and dataset.transformed is not None
-    if transformed and dataset is not None and dataset.texts:
-        raise OfframpError("texts take no random transform; leave `plain` out")
     boxes = augment is not None and augment.resized_crop is not None and geometry.size is not None
     # Random boxes are cut from the images as they are stored, where those can be had.
     pictures = isinstance(source, StoredImages) if dataset is None else dataset.pictures

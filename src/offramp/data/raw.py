@@ -26,7 +26,7 @@ REGRESSION = (
 
 
 class ImageRows(Protocol):
-    """Images that are read by rows: a tensor [N, C, H, W], or something lazy; or texts, [N, T]."""
+    """Images that are read by rows: a tensor [N, C, H, W], or something lazy."""
 
     def __len__(self) -> int: ...
 

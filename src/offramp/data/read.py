@@ -55,8 +55,6 @@ def streams(part: Subset, geometry: Geometry, loader: Loader, whole: bool) -> bo
     source = part.source.images
     if not isinstance(source, StoredImages) or loader == "resident":
         return False
-    if isinstance(source, DatasetImages) and source.texts:
-        return False  # they are small
     if loader == "streaming" or whole:
         return True
     if not isinstance(source, (Files, DatasetImages)) and geometry == Geometry():

@@ -67,10 +67,9 @@ def read_samples(
     """The splits of a user's own data.
 
     A split is a Dataset of (image, label) that has a length, map-style or iterable; or a pair of arrays
-    (images [N, C, H, W], [N, H, W, C] or [N, H, W], or texts [N, T]; labels [N] or [N, C]). An image is
+    (images [N, C, H, W], [N, H, W, C] or [N, H, W]; labels [N] or [N, C]). An image is
     a PIL image, a tensor [C, H, W] or [H, W], or an array [H, W, C], [C, H, W] or [H, W]; uint8, or
-    floating point taken as already normalized. A text is ids of tokens [T], whole numbers, padded with
-    zeros at the end. Labels: see `numbered`.
+    floating point taken as already normalized. Labels: see `numbered`.
 
     Each sample is read once, and stays in memory where all are small; else it is read again when it is
     needed (an iterable's goes to a temporary file). Python's, NumPy's and torch's generators are seeded

@@ -32,7 +32,7 @@ from offramp.engine.values import IMAGES, Point, Tensors, compute, end, sending_
 from offramp.engine.weights import ADDS
 from offramp.errors import OfframpError, OfframpWarning, kind_of
 from offramp.hashing import derive
-from offramp.inputs import check_numbers, is_text, unknown_ids
+from offramp.inputs import check_numbers
 from offramp.nets.foreign import MultiExit
 from offramp.nets.inside import NetworkParts
 from offramp.nets.network import ExitNetwork, inside, reshape
@@ -240,13 +240,13 @@ class PhaseModule(nn.Module):
         return self
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Any:
-        """[B, C, H, W] or [B, T], and labels [B] or [B, C] → the loss; without labels, the answers."""
+        """[B, C, H, W], and labels [B] or [B, C] → the loss; without labels, the answers."""
         if not torch.compiler.is_compiling():
             self._check()
             self._check_images(images)
         if labels is not None:  # before statistics move
             labels = check_labels(labels, len(images), self._body.net.classes, self._several)
-        mine = self._answers(images)
+        mine = self._body.answers(self._phase, images)
         outputs = {"logits": mine.logits, "features": mine.features}
         if self._teacher is not None:
             with torch.no_grad():
@@ -254,14 +254,6 @@ class PhaseModule(nn.Module):
             outputs |= {"teacher": theirs.logits, "teacher_features": theirs.features}
         outputs = {name: by_exit for name, by_exit in outputs.items() if by_exit}
         return outputs if labels is None else self.loss(outputs, labels)
-
-    def _answers(self, images: Tensor) -> ExitAnswers:
-        if torch.compiler.is_compiling():  # which cannot go on after a break inside of `try`
-            return self._body.answers(self._phase, images)
-        try:
-            return self._body.answers(self._phase, images)
-        except IndexError as error:
-            raise unknown_ids(images, error) from None
 
     def loss(self, outputs: LossInputs, labels: Tensor) -> Tensor:
         """The loss of what the module returned for images without labels.
@@ -326,8 +318,6 @@ class PhaseModule(nn.Module):
         if not isinstance(images, Tensor):
             raise OfframpError(f"the images are {kind_of(images)}; give a tensor")
         check_numbers(images, "the images")
-        if is_text(shape):
-            return
         wants = f"[B, {', '.join(map(str, shape))}] of floats, normalized"
         if images.ndim != 4 or images.shape[1] != shape[0] or not images.is_floating_point():
             last = images.ndim == 4 and images.shape[1] != shape[0] == images.shape[3]

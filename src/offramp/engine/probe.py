@@ -57,14 +57,14 @@ def faster_layout(
     keys again. Where nothing can be remembered, nothing is chosen.
 
     Args:
-        net: A network for images; another keeps its layout.
+        net: A network.
         numerics: All else of the profile. One that is contiguous stays so.
         batch: Images of a step.
         steps: Of the whole training. One of fewer than `LAYOUT_STEPS` is not measured.
         device: Where.
     """
     usual = numerics.memory_format
-    if usual == "contiguous" or len(net.input_shape) != 3:
+    if usual == "contiguous":
         return usual
     if steps < LAYOUT_STEPS or of_step(net, batch) < LAYOUT_MACS:
         return usual

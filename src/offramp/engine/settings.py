@@ -62,8 +62,5 @@ def placed(net: nn.Module, device: torch.device, memory_format: MemoryFormat = "
 
 
 def laid_out(images: Tensor, memory_format: MemoryFormat) -> Tensor:
-    """Images [B, C, H, W] in the profile's memory format; as they are where they have it already, and
-    texts [B, T]."""
-    if images.dim() != 4:
-        return images
+    """Images [B, C, H, W] in the profile's memory format; as they are where they have it already."""
     return images.contiguous(memory_format=FORMATS[memory_format])

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, fx, nn
 
 from offramp.errors import OfframpError, kind_of
-from offramp.inputs import is_text, unknown_ids
 from offramp.nets.inside import NetworkParts
 from offramp.nets.network import ExitNetwork, inside
 from offramp.policy import scoring
@@ -140,18 +139,15 @@ class Predictor:
 
         Raises:
             OfframpError: The images have another shape, or a type or device that the network does not
-                take, or texts have ids that it does not know, or it was put in train mode since.
+                take, or it was put in train mode since.
         """
         self._check(images)
         if forced is None:
             check_finite(images)
         try:
             return self._answered(images, forced)
-        except IndexError as error:
-            raise unknown_ids(images, error) from None
         except RuntimeError as error:  # not before: some networks, and autocast, take other types
-            types = (images.device,) if is_text(self._net.input_shape) else (images.device, images.dtype)
-            if types == (self._numbers.device, self._dtype)[: len(types)]:
+            if (images.device, images.dtype) == (self._numbers.device, self._dtype):
                 raise
             raise OfframpError(
                 f"the images are {images.dtype} on {images.device}, which the network does not take; "
@@ -280,10 +276,6 @@ class Predictor:
             )
         if self._net.training:
             raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
-        if is_text(shape):
-            if images.dtype != torch.int64:
-                raise OfframpError(f"the texts are {images.dtype}; give ids of tokens as torch.int64")
-            return
         if not images.dtype.is_floating_point:
             raise OfframpError(f"the images are {images.dtype}; normalize them as in training first")
         if images.dtype == torch.float64 != self._dtype:

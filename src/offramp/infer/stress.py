@@ -21,7 +21,6 @@ from offramp.hashing import derive
 from offramp.infer import image_files
 from offramp.infer.image_files import checked_policy, doubts
 from offramp.infer.predictor import Predictor
-from offramp.inputs import is_text
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside
 from offramp.policy.candidates import SplitLogits
@@ -139,15 +138,14 @@ def of_trial(
 
     Raises:
         OfframpError: The policy is of another trial, images cannot be read, or their pixels are not
-            known: texts, and images that were normalized beforehand.
+            known, as they were normalized beforehand.
     """
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
-    if is_text(manifest.input_shape) or manifest.normalized:
-        what = "reads texts" if is_text(manifest.input_shape) else "was trained on normalized images"
+    if manifest.normalized:
         raise OfframpError(
-            f"trial {trial} {what}, and what changes here are pixels; take a trial that was trained on "
-            "images as uint8"
+            f"trial {trial} was trained on normalized images, and what changes "
+            "here are pixels; take a trial that was trained on images as uint8"
         )
     rule = checked_policy(store, trial, policy)
     foreign, notes = _foreign(manifest, options)

@@ -143,8 +143,8 @@ def attach(
             `25%`), in the order they run; one place; or how many, spread evenly over the compute. For a
             module that cannot be traced: the names of the submodules of each segment, in the order they
             run, and a last list for the classifier.
-        input_shape: (C, H, W) of one image; or (T,) of one text, whose module takes ids [B, T] int64. A
-            choice of the forward by the sizes of its input is made once, for this shape.
+        input_shape: (C, H, W) of one image. A choice of the forward by the sizes of its input is made
+            once, for this shape.
         classes: Compared with the module's; None takes the module's. A name needs it.
         head: A kind of head, or a kind and its settings, such as `{"kind": "mlp", "hidden": 64}`; by
             default `paper` for maps, otherwise `mlp`.

@@ -33,9 +33,9 @@ class MultiExit:
     """A network whose module returns the logits of several exits. `multi_exit` makes it.
 
     Attributes:
-        module: Of the user, no copy. Images [B, C, H, W], or texts [B, T] → logits [B, classes] of each
-            exit, in a list, a tuple or a mapping.
-        input_shape: (C, H, W) of one image, (T,) of one text.
+        module: Of the user, no copy. Images [B, C, H, W] → logits [B, classes] of each exit, in a
+            list, a tuple or a mapping.
+        input_shape: (C, H, W) of one image.
         classes: How many logits each exit has.
         exits: How many, the final one included.
         outputs: Which of what the module returns are the exits' logits; None: all of it, in order.
@@ -154,9 +154,9 @@ def multi_exit(
     it. Name what cannot be told apart so, such as heads that read `x.detach()`.
 
     Args:
-        module: Images [B, C, H, W], or texts [B, T] int64 → a list, tuple or mapping of logits
+        module: Images [B, C, H, W] → a list, tuple or mapping of logits
             [B, classes], in the order of depth. It stays as it is.
-        input_shape: (C, H, W) of one image; (T,) of one text.
+        input_shape: (C, H, W) of one image.
         outputs: Which of what it returns are the exits' logits, first exit first: indices or keys such
             as ["aux", "out"], or a function, such as `lambda returned: returned.logits`; None: all.
         heads: The submodules (or parameters) of each exit's head, an entry an exit: ["head1", "head2",
@@ -241,7 +241,7 @@ def _returned(module: nn.Module, x: Tensor) -> Any:
     except Exception as error:
         raise OfframpError(
             f"{type(module).__name__} cannot take [2, {', '.join(map(str, x.shape[1:]))}]: "
-            f"{in_line(error)}; give the input_shape of one image, or of one text"
+            f"{in_line(error)}; give the input_shape of one image"
         ) from error
 
 

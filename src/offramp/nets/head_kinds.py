@@ -27,7 +27,7 @@ class HeadInput:
     Attributes:
         shape: Of the tap, without the batch.
         where: The exit, as errors name it.
-        sides: (height, width) of the images, of which only the proportion counts; () of texts.
+        sides: (height, width) of the images, of which only the proportion counts.
         place: The exit's number from 1, and how many early exits there are.
     """
 
@@ -180,11 +180,10 @@ def _mlp(spec: HeadSpec, shape: tuple[int, ...], classes: int, dropout: nn.Modul
 def _fit_grid(spec: HeadSpec, tap: HeadInput, overrides: Set[str]) -> HeadSpec:
     """Says how the tokens lie, and of how many channels a local head is."""
     shape, sides = tap.shape, tap.sides
-    if len(shape) == 1 or not sides:
-        what = "these are tokens of texts" if len(shape) == 2 else "this tensor is [B, D]"
+    if len(shape) == 1:
         raise OfframpError(
             f"{tap.where}: the head '{spec.kind}' reads tokens of images [B, T, D], or maps, and "
-            f"{what}; use the head 'mlp' or 'linear'"
+            "this tensor is [B, D]; use the head 'mlp' or 'linear'"
         )
     if len(shape) == 3:  # a map says itself how it lies
         size, width = (0, 0), _map_shape(shape, spec)[0]

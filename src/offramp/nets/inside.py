@@ -53,7 +53,7 @@ class NetFacts:
 
     early: tuple[Exit, ...]  # its early exits, in order
     classes: int  # how many logits each exit has
-    input_shape: Shape  # (C, H, W) of one image, (T,) of one text
+    input_shape: Shape  # (C, H, W) of one image
     identity: Mapping[str, Any]  # what the trunk is, as JSON-able data for keys; says nothing of exits
     # makes the trunk's module anew, drawing its weights from the generators of torch, NumPy or Python;
     # None for a module that came with its weights

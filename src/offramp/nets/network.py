@@ -26,7 +26,7 @@ STATISTICS = 4  # that a gate reads of an exit's answer
 
 
 class ExitNetwork(nn.Module):
-    """Images [B, C, H, W], or texts [B, T] int64, → logits [B, classes] of every exit, as a tuple.
+    """Images [B, C, H, W] → logits [B, classes] of every exit, as a tuple.
 
     Made by `offramp.attach` or `offramp.nets.build`. Exits count from 1; exit `exits` is the
     backbone's own classifier. All exits share one trunk, the backbone; after strategies that train
@@ -71,7 +71,7 @@ class ExitNetwork(nn.Module):
         exits: How many, the final one included.
         places: The name of the place that each exit reads.
         classes: How many logits each exit has.
-        input_shape: (C, H, W) of one image, (T,) of one text.
+        input_shape: (C, H, W) of one image.
     """
 
     def __init__(self, parts: NetworkParts) -> None:
@@ -221,7 +221,7 @@ class ExitNetwork(nn.Module):
         def __call__(self, x: Tensor) -> tuple[Tensor, ...]: ...
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """[B, C, H, W], or [B, T] of texts, → logits [B, classes] of every exit, each trunk run once."""
+        """[B, C, H, W] → logits [B, classes] of every exit, each trunk run once."""
         own = self._inside
         logits: dict[int, Tensor] = {}
         for trunk in sorted(set(own.trunk_of)):

@@ -74,8 +74,7 @@ def with_exits(
         )
     if input_shape is None:
         raise OfframpError(
-            f"input_shape: say what {type(net).__name__} takes, such as (3, 32, 32) of one image or "
-            "(64,) of one text"
+            f"input_shape: say what {type(net).__name__} takes, such as (3, 32, 32) of one image"
         )
     return cut_at_exits(answering(net, input_shape, outputs))
 

@@ -22,7 +22,6 @@ from offramp.data.images.geometry import picture
 from offramp.device import seeded_on_cpu
 from offramp.errors import OfframpError, in_line, kind_of
 from offramp.hashing import derive
-from offramp.inputs import is_text
 
 
 class SampleRows(Protocol):
@@ -76,16 +75,11 @@ class DatasetImages:
         """Whether all images can be scaled and cut."""
         return all(kind.picture for kind in set(self.types))
 
-    @property
-    def texts(self) -> bool:
-        """Whether these are ids of tokens."""
-        return any(is_text(kind.shape) for kind in set(self.types))
-
     def name(self, row: int) -> str:
         return f"{self.split} sample {row}"
 
     def open(self, row: int) -> Image.Image | Tensor:
-        """A picture; or [C, H, W] of floats, or of other channels than 1 and 3; or a text [T]."""
+        """A picture; or [C, H, W] of floats, or of other channels than 1 and 3."""
         if self.memory is not None:
             return _opened(self.memory[row])
         with self._lock:
@@ -152,7 +146,7 @@ def read_sample(samples: SampleRows, row: int, seed: int, where: str) -> tuple[T
     errors call it.
 
     Returns:
-        An image [C, H, W], uint8 or float32, or a text [T] int64; and its label as the Dataset has it.
+        An image [C, H, W], uint8 or float32; and its label as the Dataset has it.
 
     Raises:
         OfframpError: for what is no (image, label), and where the Dataset fails.
@@ -194,19 +188,15 @@ def as_sample(sample: Any, where: str) -> tuple[Tensor, Any]:
             f"{where} has {kind_of(image)} for an image; give a PIL image, tensor or array"
         )
     image = image[None] if image.dim() == 2 else image
-    if image.dim() not in (1, 3):
-        raise OfframpError(
-            f"{where} has an image of shape {list(image.shape)}; give [C, H, W], or ids of tokens [T]"
-        )
+    if image.dim() != 3:
+        raise OfframpError(f"{where} has an image of shape {list(image.shape)}; give [C, H, W]")
     return as_pixels(image.detach().cpu().as_subclass(Tensor)[None], where)[0], sample[1]
 
 
 def as_pixels(images: Tensor, where: str) -> Tensor:
-    """Pixels [N, …] of any type as uint8 or float32, ids of tokens [N, T] as int64. Raises OfframpError
-    for other whole numbers, and for pictures whose channels look to be last: their rows would be taken
-    for channels, and a network would learn something of that."""
-    if is_text(tuple(images.shape[1:])) and images.dtype in (torch.int32, torch.int64):
-        return images.to(torch.int64)
+    """Pixels [N, …] of any type as uint8 or float32. Raises OfframpError for other whole numbers, and
+    for pictures whose channels look to be last: their rows would be taken for channels, and a network
+    would learn something of that."""
     if images.dtype != torch.uint8:
         if not images.is_floating_point():
             raise OfframpError(f"{where} has {images.dtype} pixels; give uint8, or floats normalized")

@@ -203,14 +203,10 @@ def stacked(
                 if not good:
                     images = image.new_empty((len(rows), *image.shape))
                 if image.shape != images.shape[1:] or image.dtype != images.dtype:
-                    remedy = (
-                        "all images one size, number of channels and type (data.size makes one size)"
-                        if image.dim() > 1
-                        else "all texts one length and type: pad them with zeros at the end"
-                    )
                     raise OfframpError(
                         f"{name(row)} is {described(image.shape, image.dtype)} where {name(good[0])} is "
-                        f"{described(images.shape[1:], images.dtype)}; give {remedy}"
+                        f"{described(images.shape[1:], images.dtype)}; give all images "
+                        "one size, number of channels and type (data.size makes one size)"
                     )
                 images[len(good)] = image
                 good.append(row)

@@ -76,19 +76,11 @@ class Geometry:
         return self.toned(image if self.resize is None else _shorter(image, self.resize))
 
     def of_batch(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] that have one size already → [N, C', H', W']. Texts [N, T] come back as
-        they are.
+        """Images [N, C, H, W] that have one size already → [N, C', H', W'].
 
         Raises:
-            OfframpError: where floating-point images, which are already normalized, or texts would
-                change.
+            OfframpError: where floating-point images, which are already normalized, would change.
         """
-        if images.dim() == 2:
-            if self != Geometry():
-                raise OfframpError(
-                    "data.size and data.channels are for images, and these are texts; leave them out"
-                )
-            return images
         if self.channels is not None and self.channels != images.shape[1]:
             images = _channels(images, self.channels)
         if self.size is None or (

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from offramp.errors import OfframpError, UnknownKey, in_line, kind_of, nearest
-from offramp.inputs import Shape, is_text
+from offramp.inputs import Shape
 from offramp.nets.backbones import BACKBONES
 from offramp.nets.backbones.backbone import MAP
 from offramp.nets.cut.spread import ASKED
@@ -111,11 +111,6 @@ def origin_of(
         name = spec.backbone.rpartition(":")[2]
         identity |= {"backbone": name, "options": options, "file": loaded.sha256}
         return Origin(make, identity, foreign=True)
-    if is_text(input_shape):
-        raise OfframpError(
-            f"backbone '{spec.backbone}' takes images, and these are texts; give a function of yours "
-            "that makes a network of texts: path/to/file.py:function"
-        )
     library, _, model = spec.backbone.partition("/")
     if model and library in LIBRARIES:
         loading, maker = LIBRARIES[library]

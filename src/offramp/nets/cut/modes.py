@@ -17,7 +17,7 @@ from torch import Tensor, fx, nn
 
 from offramp.device import reseed, seeded
 from offramp.errors import OfframpError
-from offramp.inputs import is_text, noise
+from offramp.inputs import noise
 from offramp.nets.cut.calling import STRAIGHT, CallStyle, Pick, call_style
 from offramp.nets.cut.observe import UNKNOWN, Observed, observe
 from offramp.nets.cut.trace import Traced, Untraceable, attribute, export, listing_remedy, trace
@@ -104,16 +104,6 @@ class ModeGraph:
             (constant if is_constant else reads)[node] = names
         return reads
 
-    @cached_property
-    def unlearned(self) -> frozenset[fx.Node]:
-        """The operations that no weights lead to: the input, and what is computed of it alone."""
-        nodes = set[fx.Node]()
-        for node in self.order:
-            inputs = (n for n in node.all_input_nodes if n in self.weights)
-            if self.weights.get(node) == frozenset() and all(n in nodes for n in inputs):
-                nodes.add(node)
-        return frozenset(nodes)
-
     def data_input(self, node: fx.Node) -> fx.Node | None:
         """The one tensor that the operation reads, weights aside; None when there are several."""
         inputs = [n for n in node.all_input_nodes if n in self.weights and self.facts[n].tensor]
@@ -151,7 +141,6 @@ class ModuleGraphs:
     weights: dict[str, frozenset[int]]
     code: str  # what the module computes, as text that no cut changes. Keys have its digest
     style: CallStyle = STRAIGHT  # how it takes images and gives logits
-    text: bool = False  # whether it reads ids of tokens
     # parameters whose gradient is another one by the traces
     wrong_gradients: frozenset[str] = frozenset()
 
@@ -215,7 +204,6 @@ def graphs_of(module: nn.Module, input_shape: tuple[int, ...], pick: Pick | None
         weights=_numbered_weights(module, called),
         code="\n".join(texts),
         style=style,
-        text=is_text(input_shape),
         wrong_gradients=wrong,
     )
 

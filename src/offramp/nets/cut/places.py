@@ -72,8 +72,7 @@ class Survey:
     def _crosses_alone(self, train: fx.Node, evaluation: fx.Node) -> bool:
         shape = self.graphs.eval.facts[evaluation].shape
         for mode, node in ((self.graphs.train, train), (self.graphs.eval, evaluation)):
-            ignored = mode.unlearned | self.graphs.recomputable if self.graphs.text else frozenset()
-            others = set(mode.crossing[mode.order[node]]) - {node} - ignored
+            others = set(mode.crossing[mode.order[node]]) - {node}
             if others or mode.facts[node].shape is None or mode.facts[node].shape != shape:
                 return False
         return True

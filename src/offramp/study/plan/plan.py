@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ import torch
 from offramp import device as devices
 from offramp import usercode
 from offramp.data import Data, load
-from offramp.data.dataset import FileSplit, Split
+from offramp.data.dataset import FileSplit
 from offramp.data.load import declared_data, missing
 from offramp.data.notes import notes
 from offramp.device import DeviceClass
@@ -25,7 +24,7 @@ from offramp.engine.resolve import Node, Resolved, Setting, resolve
 from offramp.engine.values import frozen_inputs, teacher_logits
 from offramp.errors import OfframpError
 from offramp.hashing import digest, plain
-from offramp.inputs import Shape, is_text, unknown_ids
+from offramp.inputs import Shape
 from offramp.meters.capacity import computing_cores
 from offramp.nets import ExitNetwork, NetSpec, build
 from offramp.nets.backbones.lookup import fitting_stem, small_map_warning
@@ -189,8 +188,6 @@ def make_plan(
         lacking.append(f"{study.backbone.name}: its weights '{study.backbone.weights}' are not here")
         drawn = without_weights(study)
     net = _network(drawn, data)
-    with study.at("data"):
-        check_vocabulary(net, data)
     small = small_map_warning(net, study.backbone.name)
     remarks += () if small is None else (small,)
     if named:
@@ -304,21 +301,6 @@ def _network(study: Study, data: Data) -> ExitNetwork:
         with study.at("exits", "taps"):
             build(replace(spec, head=()), shape, classes, seed)
         raise OfframpError(f"{study.where('exits', 'head')}: {error}") from None
-
-
-def check_vocabulary(net: ExitNetwork, data: Data) -> None:
-    """Raise OfframpError for texts with ids of tokens that the network has no weights for."""
-    splits = data.splits.values() if is_text(data.shape) else ()
-    read = [split.images for split in splits if isinstance(split, Split) and len(split)]
-    if not read:
-        return
-    text = max((ids[ids.amax(1).argmax()] for ids in read), key=lambda ids: int(ids.max()))
-    alone = copy.deepcopy(net).cpu().eval()  # on a GPU such an id ends the process
-    try:
-        with torch.no_grad():
-            alone(text[None])
-    except IndexError as error:
-        raise unknown_ids(text, error) from None
 
 
 def numerics_named(
