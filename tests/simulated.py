@@ -30,9 +30,7 @@ FINAL_SHARE = LimitRule(
         lambda policy: policy.shares[-1],
         "final_share",
         "sends a share of {} to the final exit",
-        lambda row: row.leaves == len(row.tested.exits) - 1,
     ),
-    "share of images at the final exit",
     looser="a larger share",
 )
 

@@ -15,11 +15,7 @@ from offramp import units
 from offramp.errors import OfframpError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from offramp.policy.calibrate import Performance
-    from offramp.policy.stress import StressRow
 
 LossKind = Literal["wrong", "harm", "disagreement", "label", "miss", "label-harm", "miss-harm"]
 LimitKind = str  # a name in `LIMITS`
@@ -51,9 +47,6 @@ class Budget:
     spent: "Callable[[Performance], float | None]"
     noted: str  # the name in a policy file's `chosen` under which that is written
     phrase: str  # of a network that spends "{}", as sentences go on: "takes {} on average"
-    # [N], of which that is the mean: what each image spends, or whether it does. None where `--stress`
-    # does not look at it, as it measures no times
-    by_image: "Callable[[StressRow], NDArray[np.bool_ | np.floating]] | None" = None
     remedy: str = "place an exit earlier"  # what helps where no policy keeps the budget
     # for a budget of time, the number of each stage's rounds that it goes by
     stages: Literal["mean", "p95"] | None = None
@@ -68,7 +61,6 @@ class LimitRule:
     # how a policy is chosen: by its `loss` against the full network, which has none; by its `accuracy`;
     # by a budget; or by a `guarantee`
     by: Literal["loss", "accuracy", "guarantee"] | Budget
-    counts: str  # what `--stress` says that a policy is to keep to a value
     looser: str  # what to ask for where a policy lets nothing leave
     loss: LossKind = "wrong"  # what candidates keep low, where labels are read
     example: float = 0.01  # a value for messages
@@ -138,7 +130,7 @@ TIME = LimitUnit(
     lambda seconds: 10.0 ** (math.floor(math.log10(seconds or 1.0)) - 3),
 )
 SLOW = "place an exit earlier or take another batch"
-CONFIDENCE = LimitRule("", SHARE, "guarantee", "", "a lower one", example=0.95)
+CONFIDENCE = LimitRule("", SHARE, "guarantee", "a lower one", example=0.95)
 
 
 class Limits(TypedDict, total=False):
@@ -158,7 +150,6 @@ class Limits(TypedDict, total=False):
             "Accuracy to give up against the final exit: 0.01 or 1% is one point.",
             SHARE,
             "loss",
-            "loss of accuracy",
             looser="a larger loss",
         ),
     ]
@@ -168,7 +159,6 @@ class Limits(TypedDict, total=False):
             "Accuracy to reach, such as 0.9 or 90%.",
             SHARE,
             "accuracy",
-            "share of wrong answers",
             looser="a lower accuracy",
             example=0.9,
         ),
@@ -178,10 +168,7 @@ class Limits(TypedDict, total=False):
         LimitRule(
             "MACs an image on average: 1.5M, or 40% of the plain network's.",
             MACS,
-            Budget(
-                lambda policy: policy.macs, "mean_macs", "takes {} on average", lambda row: row.spent
-            ),
-            "mean cost of an image",
+            Budget(lambda policy: policy.macs, "mean_macs", "takes {} on average"),
             looser="fewer MACs",
         ),
     ]
@@ -197,7 +184,6 @@ class Limits(TypedDict, total=False):
                 remedy=SLOW,
                 stages="mean",
             ),
-            "mean time of an image",
             looser="less time",
         ),
     ]
@@ -213,7 +199,6 @@ class Limits(TypedDict, total=False):
                 remedy=SLOW,
                 stages="p95",
             ),
-            "time of 95 of 100 images",
             looser="less time",
         ),
     ]
@@ -223,7 +208,6 @@ class Limits(TypedDict, total=False):
             "Share of answers that may differ from the final exit's.",
             SHARE,
             "loss",
-            "share of answers that differ from the full network's",
             looser="a larger disagreement",
             loss="disagreement",
         ),
@@ -234,7 +218,6 @@ class Limits(TypedDict, total=False):
             "With a guarantee: share of images that only the full network gets right.",
             SHARE,
             "guarantee",
-            "share of images that only the full network gets right",
             looser="a larger risk",
             loss="harm",
         ),
@@ -245,7 +228,6 @@ class Limits(TypedDict, total=False):
             "Of several labels an image: share of labels to get wrong beyond the final exit's.",
             SHARE,
             "loss",
-            "share of labels to get wrong beyond the final exit's",
             looser="a larger share of labels",
             loss="label",
             several=True,
@@ -257,7 +239,6 @@ class Limits(TypedDict, total=False):
             "Of several labels an image: share of its labels to miss beyond the final exit's.",
             SHARE,
             "loss",
-            "share of an image's labels to miss beyond the final exit's",
             looser="a larger share of labels",
             loss="miss",
             several=True,
@@ -269,7 +250,6 @@ class Limits(TypedDict, total=False):
             "With a guarantee: share of labels that only the full network gets right.",
             SHARE,
             "guarantee",
-            "share of labels that only the full network gets right",
             looser="a larger risk",
             loss="label-harm",
             several=True,
@@ -281,7 +261,6 @@ class Limits(TypedDict, total=False):
             "With a guarantee: share of an image's labels that only the full network finds.",
             SHARE,
             "guarantee",
-            "share of an image's labels that only the full network finds",
             looser="a larger risk",
             loss="miss-harm",
             several=True,
