@@ -17,8 +17,8 @@ OTHERS = (
     Search("margin", temperature=True),
     Search("ensemble", survivors=True),
 )
-# Gates and thresholds by class have files of their own.
-ELSEWHERE = {*(search.score for search in OTHERS), "gate", "classwise"}
+# Gates have a file of their own.
+ELSEWHERE = {*(search.score for search in OTHERS), "gate"}
 OF_ONE_LABEL = [name for name, score in SCORES.items() if not score.several]
 SEARCHES = [*long_where(map(Search, OF_ONE_LABEL), lambda search: search.score in ELSEWHERE), *OTHERS]
 

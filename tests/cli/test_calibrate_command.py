@@ -86,7 +86,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
         *long(
             (("--max-accuracy-loss", "0.05", "--survivors", "--score", "ensemble"),),
             (("--max-accuracy-loss", "0.05", "--score", "gate"),),
-            (("--max-accuracy-loss", "0.05", "--score", "classwise"),),
             (("--risk", "0.05"),),
         ),
         ("--max-disagreement", "0.05", "--score", "patience"),

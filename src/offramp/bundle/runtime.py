@@ -463,7 +463,7 @@ class Bundle:
         gate = rule.field("gate", ... if kind.learned and threshold is not None else None)
         if not kind.learned or (gate.value is None and threshold is None):
             return None
-        size = kind.numbers(len(self.labels))
+        size = self._scoring.GATE_SIZE
         numbers = gate.items(size)
         if len(numbers) > size:
             raise gate.wrong(f"a list of {size}")
