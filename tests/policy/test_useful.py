@@ -10,7 +10,7 @@ from offramp.errors import OfframpError
 from offramp.policy.calibrate import calibrate, statement, target
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
-from offramp.policy.limits import COMPANIONS, LIMITS, Budget, LimitKind, Limits
+from offramp.policy.limits import COMPANIONS, LIMITS, LimitKind, Limits
 from offramp.policy.policy import Policy, parse, to_json
 from offramp.policy.useful import chance, check, doubts, least_loss, notes, resolution, seen
 from refusal import refuses
@@ -137,10 +137,8 @@ def test_a_policy_that_decides_nothing(policy: Policy, token: str) -> None:
 def test_each_limit_says_all_that_its_readers_need() -> None:
     assert [*Limits.__annotations__] == [n.replace("-", "_") for n in (*LIMITS, *COMPANIONS)]
     for rule in LIMITS.values():
-        assert rule.help and rule.metavar
-        budget = rule.by if isinstance(rule.by, Budget) else None
-        assert (rule.metavar == "TIME") == (rule.stages is not None)
-        assert budget is None or budget.phrase.count("{}") == 1
+        assert (rule.unit == "TIME") == (rule.stages is not None)
+        assert (rule.by == "budget") == bool(rule.noted) and rule.phrase.count("{}") == 1
 
 
 @pytest.mark.usefixtures("narrow")
