@@ -5,7 +5,7 @@ import numpy as np
 from longer import long_where
 from offramp.policy.candidates import Search, SplitLogits
 from offramp.policy.costs import Costs
-from offramp.policy.limits import SHARE, Budget, LimitRule
+from offramp.policy.limits import Limit
 from offramp.policy.scoring import SCORES
 
 FOUR = (1, 2, 3, 4)
@@ -17,23 +17,18 @@ OTHERS = (
     Search("margin", temperature=True),
     Search("ensemble", survivors=True),
 )
-# Gates and thresholds by class have files of their own.
-ELSEWHERE = {*(search.score for search in OTHERS), "gate", "classwise"}
+# Gates have a file of their own.
+ELSEWHERE = {*(search.score for search in OTHERS), "gate"}
 OF_ONE_LABEL = [name for name, score in SCORES.items() if not score.several]
 SEARCHES = [*long_where(map(Search, OF_ONE_LABEL), lambda search: search.score in ELSEWHERE), *OTHERS]
 
 # A limit that offramp lacks, for what must know a new one from its entry alone.
-FINAL_SHARE = LimitRule(
-    "Share of images that may reach the final exit.",
-    SHARE,
-    Budget(
-        lambda policy: policy.shares[-1],
-        "final_share",
-        "sends a share of {} to the final exit",
-        lambda row: row.leaves == len(row.tested.exits) - 1,
-    ),
-    "share of images at the final exit",
-    looser="a larger share",
+FINAL_SHARE = Limit(
+    "budget",
+    "a larger share",
+    spent=lambda policy: policy.shares[-1],
+    noted="final_share",
+    phrase="sends a share of {} to the final exit",
 )
 
 # Of four images, at two exits, of two classes: probabilities.

@@ -437,22 +437,6 @@ def test_a_benchmark_times_the_policy(what: str, runs: Path, bundle: Path) -> No
     assert "policy" in {line["what"] for line in data(done)["lines"]}
 
 
-def test_stress_concludes_of_what_the_limit_is_of(
-    runs: Path, tmp_path: Path, snapshot: SnapshotAssertion
-) -> None:
-    policy = tmp_path / "policy.json"
-    limit = ("--max-missed-labels", "5%", "--out", policy, "--anyway")
-    assert call("calibrate", "joint", runs, *limit).code == 0
-    foreign = ("--foreign", runs.parent / "tiles" / "3.png")
-    few = ("--images", 110, "--attack-steps", 20, "--policy", policy, *foreign)
-    told = data(call("benchmark", "joint", runs, "--stress", *few, "--json"))
-    assert promise(told["conclusions"][0]) == snapshot
-    rows = {row["kind"]: row for row in told["rows"]}
-    assert rows["foreign"]["tested"]["policy"]["value"] == 0  # no answer to these is right
-    spent = {kind: row["tested"]["macs"]["mean"] for kind, row in rows.items()}
-    assert spent["attack"] > max(spent["test"], spent["random"])
-
-
 BUILD = {
     "data.several": "true",
     "data.held_out_images": "160",

@@ -44,7 +44,7 @@ REFERENCE = {
     "What comes back": [
         *("Fitted", "Results", "Chart", "Built", "Exported", "ExitNetwork", "LoopPhase", "MultiExit"),
         *("Policy", "Calibration", "CalibrationReport", "BenchmarkReport", "Predictor", "Prediction"),
-        *("StressReport", "JobAnswer"),
+        "JobAnswer",
     ],
     "Before and while training": [
         *("forecast", "forecast_build", "search", "recipes", "list_strategies", "taps"),
@@ -55,7 +55,7 @@ REFERENCE = {
         *("compare", "interaction", "stats", "claims", "recommend"),
     ],
     "From a trial to its use": [
-        *("calibrate", "export", "publish", "predict", "benchmark", "stress", "serve_bundle"),
+        *("calibrate", "export", "publish", "predict", "benchmark", "serve_bundle"),
     ],
     "Stores, trackers, this machine": [
         *("copy_store", "index_store", "pack", "remove_unneeded", "track_store", "doctor"),

@@ -15,8 +15,6 @@ from offramp.api.deploy.export import export as export
 from offramp.api.deploy.export import publish as publish
 from offramp.api.deploy.predict import predict as predict
 from offramp.api.deploy.serve import serve_bundle as serve_bundle
-from offramp.api.deploy.stress import StressReport as StressReport
-from offramp.api.deploy.stress import stress as stress
 from offramp.api.fit import Fitted as Fitted
 from offramp.api.fit import fit as fit
 from offramp.api.keep.doctor import doctor as doctor

@@ -16,7 +16,7 @@ from offramp.bundle.folder import seal
 from offramp.bundle.runtime import BundleError
 from offramp.policy import scoring
 from offramp.policy.calibration import Calibration
-from offramp.policy.learned import LEARNERS, GateNumbers
+from offramp.policy.learned import GateNumbers, gates, shares
 from offramp.policy.policy import Policy
 from offramp.store.store import Store
 from offramp.study import trained
@@ -81,7 +81,7 @@ def gates_of(trial: Trained, score: str) -> GateNumbers | None:
     if score == "gate" and trial.gates is not None:
         return trial.gates
     rows = trial.validation
-    return LEARNERS[score](rows.logits, rows.labels, trial.costs)
+    return gates(rows.logits, rows.labels, shares(trial.costs))
 
 
 QUICK = ExportOptions(check=False, measure=False, anyway=True)

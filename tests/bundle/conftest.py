@@ -17,13 +17,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def leaving(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of digits by which about half of the images leave at each exit that they reach; treat it
-    as read-only. Beside it: its exits answering together, left by gates and class by class; and that of
-    a cascade, whose exits have learned to add to the answer before."""
+    as read-only. Beside it: its exits answering together, and left by gates; and that of a cascade,
+    whose exits have learned to add to the answer before."""
     folder = tmp_path_factory.mktemp("leaving")
     store = digits_store(digits, ("two-stage", "cascade"))
     export_to(folder / "bundle", store, halving(store, "two-stage"))
     export_to(folder / "together", store, halving(store, "two-stage", "ensemble"))
     export_to(folder / "cascade", store, halving(store, "cascade"))
     export_to(folder / "gated", store, halving(store, "two-stage", "gate"))
-    export_to(folder / "classwise", store, halving(store, "two-stage", "classwise"))
     return folder / "bundle"

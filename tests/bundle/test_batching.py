@@ -24,7 +24,7 @@ from offramp.serve.batcher import (
 )
 
 HOUR = 3600.0
-KINDS = ["bundle", "together", "cascade", "gated", "classwise"]
+KINDS = ["bundle", "together", "cascade", "gated"]
 
 
 def group(count: int, arrived: float = 0.0) -> ImageGroup:

@@ -120,7 +120,6 @@ def test_every_kind_of_trial(strategy: str, store: Store, pictures: np.ndarray, 
         ("patience", (None, 2, None), [1, 2, 3]),
         ("ensemble", (0.5, 0.6, None), [1, 2, 3]),
         ("gate", (0.5, 0.6, None), [1, 2, 3]),
-        ("classwise", (0.5, 0.6, None), [1, 2, 3]),
         *long(
             ("confidence", (0.6, None, None), [1, 3]),
             ("confidence", (None, None, None), [3]),
@@ -174,7 +173,7 @@ def test_a_cascade_in_a_bundle(
 
 @pytest.mark.long  # gates of validation are a policy above
 def test_a_trial_is_left_by_the_gates_that_it_learned(
-    store: Store, pictures: np.ndarray, tmp_path: Path
+    store: Store, pictures: np.ndarray, tmp_path: Path, snapshot: SnapshotAssertion
 ) -> None:
     rule = halving(store, "gated", "gate")
     assert rule.gates == read(store, "gated").gates
@@ -182,19 +181,6 @@ def test_a_trial_is_left_by_the_gates_that_it_learned(
     bundle = check_answers(tmp_path / "b", store, rule, pictures)
     assert [stage.gate for stage in bundle.stages] == list(rule.gates or ())
     assert len(set(bundle.predict(pictures).exits.tolist())) > 1
-
-
-def test_a_bundle_is_left_class_by_class(store: Store, pictures: np.ndarray, tmp_path: Path) -> None:
-    rule = halving(store, "two-stage", "classwise")
-    offsets = (tuple(np.linspace(-2, 2, 10).tolist()), tuple(np.linspace(3, -3, 10).tolist()), None)
-    rule = replace(rule, gates=offsets)
-    export_to(tmp_path / "b", store, rule, ExportOptions(measure=False))
-    bundle = check_answers(tmp_path / "b", store, rule, pictures)
-    assert [stage.gate for stage in bundle.stages] == list(offsets)
-    plain = replace(rule, score="confidence", gates=None)
-    export_to(tmp_path / "c", store, plain)
-    exits = (Bundle(tmp_path / name).predict(pictures).exits for name in ("b", "c"))
-    assert (next(exits) != next(exits)).any()
 
 
 def test_what_is_not_to_be_trusted_is_refused_or_branded(store: Store, tmp_path: Path) -> None:

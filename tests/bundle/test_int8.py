@@ -147,10 +147,10 @@ def test_thresholds_are_solved_again_as_they_were(store: Store) -> None:
         for survivors in (False, True)
     ]
     assert rules[0].thresholds != rules[1].thresholds
-    rules.append(trial.policy_of(trained, calibrate(*rows, trained.costs, limit, Search("classwise"))))
+    rules.append(trial.policy_of(trained, calibrate(*rows, trained.costs, limit, Search("gate"))))
     for rule in rules:
         assert trial.solved_again(trained, rule) == rule
-    # Offsets are learned again of what int8 says.
+    # Gates are learned again of what int8 says.
     other = {name: getattr(trained, name).logits[:, :, ::-1] for name in HELD_OUT}
     again = trial.solved_again(trial.with_logits(trained, other), rules[-1])
     assert again.gates != rules[-1].gates is not None

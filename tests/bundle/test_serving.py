@@ -117,7 +117,7 @@ def await_taken(port: int, count: int) -> None:
     wait(lambda: f"offramp_taken {count:.1f}" in get(port, "/metrics")[1])
 
 
-@pytest.mark.parametrize("kind", ["bundle", "classwise"])
+@pytest.mark.parametrize("kind", ["bundle", "gated"])
 def test_no_answer_is_lost_or_mixed_up(kind: str, leaving: Path, pictures: list[np.ndarray]) -> None:
     folder = leaving.with_name(kind)
     expected = Bundle(folder, threads=1).predict([Image.fromarray(each) for each in pictures])

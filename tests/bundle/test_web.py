@@ -17,7 +17,6 @@ from PIL import Image
 from syrupy.assertion import SnapshotAssertion
 
 from chromium import axe, blank
-from longer import long
 from offramp.bundle import web
 from offramp.bundle.card import data_title
 from offramp.bundle.runtime import UNANSWERED, Bundle
@@ -113,17 +112,15 @@ def test_every_score_is_that_of_python(browser: Any) -> None:
     warmth = (1.0, 0.5, 2.0, 1.0)
     steep = (90.0, 90.0, -900.0, 9.0, 9.0)
     gates = ((3.0, -1.0, 2.0, 0.5, -2.0), (-4.0, 1.0, 2.0, 3.0, 0.0), steep, None)
-    by_class = ((0.5, -1.0, 2.0), (-30.0, 0.0, 30.0), (0.0, 0.0, 0.0), None)
     rows = [[[None if np.isnan(v) else v for v in exit] for exit in row] for row in logits.tolist()]
     with served(Path(web.__file__).with_name("site")) as (address, _):
         blank(browser, 400, "light")
         browser.get(address + "style.css")
         for name in (name for name, score in scoring.SCORES.items() if not score.several):
-            read = by_class if name == "classwise" else gates
-            by_row = browser.execute_async_script(SCORE, address, rows, name, warmth, read)
+            by_row = browser.execute_async_script(SCORE, address, rows, name, warmth, gates)
             assert isinstance(by_row, list), f"{name}: {by_row}"
             sure = np.array([[-np.inf if v is None else v for v in row] for row in by_row])
-            expected = scoring.scores(name, logits, warmth, read)
+            expected = scoring.scores(name, logits, warmth, gates)
             np.testing.assert_allclose(sure, expected, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
@@ -177,9 +174,7 @@ def test_nan_is_no_answer_on_the_page(browser: Any, leaving: Path, tmp_path: Pat
 
 
 @pytest.mark.journey
-@pytest.mark.parametrize(
-    "kind", ["bundle", "together", "cascade", *long("gated"), "classwise", "colored"]
-)
+@pytest.mark.parametrize("kind", ["bundle", "together", "cascade", *long("gated"), "colored"])
 def test_it_answers_as_predict_does(
     kind: str, browser: Any, leaving: Path, colored: Path, tmp_path: Path
 ) -> None:

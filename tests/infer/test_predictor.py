@@ -66,11 +66,10 @@ def all_exits(net: ExitNetwork, exits: tuple[int, ...], images: Tensor) -> Tenso
 
 
 def gates_of(score: str, early: int) -> GateNumbers | None:
-    """Some gates, or offsets of three classes, for a score that reads them."""
+    """Some gates, for a score that reads them."""
     if not scoring.SCORES[score].learned:
         return None
-    gate = (1.0, -0.5, 0.0) if score == "classwise" else (3.0, 1.0, 2.0, 0.5, -4.0)
-    return (*(gate,) * early, None)
+    return (*((3.0, 1.0, 2.0, 0.5, -4.0),) * early, None)
 
 
 def policies(
@@ -177,11 +176,6 @@ def test_any_thresholds_and_rows(joint: ExitNetwork, data: st.DataObject) -> Non
     rows = data.draw(st.integers(0, ROWS))
     logits = all_exits(joint, exits, IMAGES)[:rows]
     check(policy, Predictor(joint, policy)(IMAGES[:rows]), logits)
-
-
-def test_offsets_of_other_classes_are_refused(joint: ExitNetwork, snapshot: SnapshotAssertion) -> None:
-    policy = Policy("classwise", (1, 4), (0.5, None), gates=((1.0, 2.0), None))
-    assert refusal(Predictor, joint, policy) == snapshot
 
 
 def test_no_images_at_all(joint: ExitNetwork) -> None:
@@ -405,7 +399,7 @@ def test_logits_that_are_no_numbers(joint: ExitNetwork, monkeypatch: pytest.Monk
 
 @given(
     st.lists(st.floats(-60, 60, width=32), min_size=2, max_size=9),
-    st.sampled_from([score for score in SCORES if score != "classwise"]),  # of three classes alone
+    st.sampled_from(list(SCORES)),
     st.floats(0.2, 5),
     st.floats(-3e-4, 3e-4),
 )

@@ -50,7 +50,7 @@ def test_what_cannot_be_had_ends_at_an_end(target: float, end: float) -> None:
     assert Hold(target).after(1.0).mean == 1.0
 
 
-@pytest.mark.parametrize("score", ["margin", "classwise"])
+@pytest.mark.parametrize("score", ["margin", "gate"])
 def test_thresholds_go_from_everybody_over_the_policy_to_nobody(score: str) -> None:
     lowest, own, highest = (moved(score, THRESHOLDS, step) for step in (-STEPS, 0, STEPS))
     assert lowest == (0.0, 0.0, None) and own == THRESHOLDS and highest == (None, None, None)

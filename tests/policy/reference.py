@@ -60,10 +60,6 @@ def reference_scores(
             gate = None if gates is None else gates[exit]
             scores.append(-math.inf if gate is None else reference_gate(logits, gate))
             continue
-        if name == "classwise":
-            offsets = None if gates is None else gates[exit]
-            scores.append(-math.inf if offsets is None else reference_classwise(logits, offsets))
-            continue
         largest = max(logits)
         weights = [math.exp((v - largest) / warmth) for v in logits]
         odds = sorted((w / math.fsum(weights) for w in weights), reverse=True)
@@ -90,13 +86,6 @@ def reference_gate(logits: Sequence[float], gate: Sequence[float]) -> float:
     ]
     seen = (odds[0], max(0.0, flat[0]), odds[0] - odds[1], max(0.0, flat[1]), 1.0)
     return 1 / (1 + math.exp(-math.fsum(w * s for w, s in zip(gate, seen, strict=True))))
-
-
-def reference_classwise(logits: Sequence[float], offsets: Sequence[float]) -> float:
-    """The sigmoid of the largest probability's log-odds plus the offset of its class, from -8 to 8."""
-    answer = reference_answer(logits)
-    others = math.fsum(math.exp(v - logits[answer]) for i, v in enumerate(logits) if i != answer)
-    return 1 / (1 + others * math.exp(-min(8.0, max(-8.0, offsets[answer]))))
 
 
 def reference_leave(

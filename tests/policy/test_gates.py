@@ -1,5 +1,6 @@
 """Gates that calibration learns, against the formulas of their source written out."""
 
+import json
 import math
 
 import numpy as np
@@ -10,10 +11,10 @@ import torch.nn.functional as F
 from offramp.policy import learned as fitted
 from offramp.policy import quality, scoring
 from offramp.policy.calibrate import calibrate
-from offramp.policy.calibration import Target
-from offramp.policy.candidates import Search, candidates
+from offramp.policy.calibration import Calibration, Target
+from offramp.policy.candidates import Search, SplitLogits, candidates
 from offramp.policy.costs import Costs
-from offramp.policy.policy import Policy
+from offramp.policy.policy import Policy, parse, to_json
 from refusal import refuses
 from simulated import COSTS, FOUR, simulated
 
@@ -113,6 +114,32 @@ def test_policies_are_left_by_gates_of_validation_and_certified_on_calibration()
 def test_gates_that_a_network_learned_are_taken_as_they_are() -> None:
     own = ((1.0, 2.0, 3.0, 4.0, -5.0),) * 2 + (None,)
     assert {p.gates for p in candidates(FEW, LESS, Search("gate", gates=own), "wrong")} == {own}
+
+
+@pytest.mark.usefixtures("narrow")
+def test_calibration_images_teach_nothing() -> None:
+    target = Target("max-accuracy-loss", 0.05)
+    of = [calibrate(FEW, simulated(900, s, exits=3), LESS, target, Search("gate")) for s in (5, 6)]
+    assert of[0].candidates == of[1].candidates and of[0].measures != of[1].measures
+
+
+@pytest.mark.usefixtures("narrow")
+def test_without_labels_the_full_network_s_answers_stand_for_them() -> None:
+    shuffled = SplitLogits(FEW.logits, np.roll(FEW.labels, 1))
+    policies = candidates(FEW, LESS, Search("gate"), "disagreement")
+    assert policies == candidates(shuffled, LESS, Search("gate"), "disagreement")
+    final = scoring.answers(FEW.logits[:, -1])
+    assert {p.gates for p in policies} == {fitted.gates(FEW.logits, final, fitted.shares(LESS))}
+    assert {p.gates for p in policies} != {fitted.gates(FEW.logits, FEW.labels, fitted.shares(LESS))}
+
+
+def test_a_policy_file_keeps_gates_to_the_bit() -> None:
+    gates = ((1 / 3, -1.0, 0.1, 2.0, -7.0),) * 3 + (None,)
+    origin = Calibration("t", "ab" * 32, 10)
+    policy = Policy("gate", FOUR, (0.5, None, 0.25, None), None, origin, gates=gates)
+    assert parse(to_json(policy)) == policy
+    rows = json.loads(to_json(policy))["exits"]
+    assert tuple(rows[0]["gate"]) == gates[0] and rows[3]["gate"] is None
 
 
 @pytest.mark.parametrize(

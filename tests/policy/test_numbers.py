@@ -58,7 +58,7 @@ def test_it_keeps_the_limit_on_images_that_it_has_not_seen() -> None:
         {"min_accuracy": 0.9},
         {"max_mean_macs": "40%"},
         {"max_disagreement": 0.05},
-        {"max_accuracy_loss": 0.02, "score": "classwise"},
+        {"max_accuracy_loss": 0.02, "score": "gate"},
         {"max_accuracy_loss": 0.02, "score": "patience"},
         {"max_accuracy_loss": 0.02, "temperature": True, "survivors": True},
     ],

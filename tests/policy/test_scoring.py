@@ -12,21 +12,12 @@ from reference import reference_answer, reference_leave, reference_scores
 
 from offramp.bundle import web
 from offramp.policy import scoring
-from offramp.policy.learned import LEARNERS
 from offramp.policy.scoring import SCORES
 from simulated import simulated
 
 NAN, INF = float("nan"), float("inf")
 THRESHOLDED = ("confidence", "entropy", "margin")
 GATES = ((3.0, -1.0, 2.0, 0.5, -2.0), (-4.0, 1.0, 2.0, 3.0, 0.0), (9.0, 9.0, 9.0, 9.0, -20.0), None)
-
-
-def some_gates(name: str) -> Any:
-    """Of four exits, for a score that reads any; of ten classes."""
-    if name != "classwise":
-        return GATES
-    offsets = np.random.default_rng(8).normal(0, 2, (3, 10)).round(3)
-    return (*map(tuple, offsets.tolist()), None)
 
 
 @st.composite
@@ -43,8 +34,7 @@ def cases(draw: st.DrawFn) -> tuple[Any, ...]:
     thresholds = [*draw(st.lists(st.none() | level, min_size=exits - 1, max_size=exits - 1)), None]
     warmth = st.lists(st.floats(0.25, 4), min_size=exits, max_size=exits)
     logits = np.array(flat, dtype=np.float64).reshape(rows, exits, classes)
-    size = score.numbers(classes)
-    gate = st.lists(st.floats(-9, 9), min_size=size, max_size=size)
+    gate = st.lists(st.floats(-9, 9), min_size=5, max_size=5)
     gates = draw(st.lists(st.none() | gate, min_size=exits, max_size=exits)) if score.learned else None
     return name, logits, thresholds, draw(st.none() | warmth), gates
 
@@ -82,7 +72,7 @@ def test_scores_and_answers(case: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize("name", scoring.SCORES)
 def test_numpy_and_torch_agree_on_many_rows(name: str) -> None:
     logits = simulated(3000, 3).logits
-    gates = some_gates(name)
+    gates = GATES
     mine = scoring.scores(name, logits, None, gates)
     theirs = scoring.scores(name, torch.from_numpy(logits), None, gates).numpy()
     np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=2e-6)  # a score may be any number
@@ -108,7 +98,7 @@ def test_two_largest_logits_that_tie_have_no_margin_and_answer_the_first() -> No
 @pytest.mark.parametrize("name", [name for name in scoring.SCORES if name != "fixed"])
 def test_a_nan_logit_never_leaves_early(name: str) -> None:
     logits = np.array([[[NAN, 50.0], [50.0, 0.0], [0.0, 0.0]]], dtype=np.float32)
-    sure: dict[str, Any] = {"gate": ((0.0, 0.0, 0.0, 0.0, 5.0),) * 3, "classwise": ((0.0, 0.0),) * 3}
+    sure = {"gate": ((0.0, 0.0, 0.0, 0.0, 5.0),) * 3}
     low = scoring.SCORES[name].low
     how = (name, logits, (low, low, None), None, sure.get(name))
     assert scoring.leaves(*how).tolist() == [1]
@@ -129,7 +119,7 @@ def test_the_score_of_a_row_without_a_kernel_is_the_same_up_to_rounding(name: st
 @pytest.mark.parametrize("name", scoring.SCORES)
 def test_whether_a_row_leaves_is_told_without_a_kernel_only_where_that_is_certain(name: str) -> None:
     rows = simulated(50, 1).logits[:, 1]
-    whole, _ = scoring.score(name, rows, 2.5, None, scoring_gate(name, rows.shape[1]))
+    whole, _ = scoring.score(name, rows, 2.5, None, GATES[0])
     for row, sure in zip(rows[:, None], whole.tolist(), strict=True):
         for threshold in (0.3, 0.9, sure, sure + scoring.NEAR / 2):
             quick = scoring.rows_leave(name, row, 2.5, threshold)
@@ -138,11 +128,6 @@ def test_whether_a_row_leaves_is_told_without_a_kernel_only_where_that_is_certai
             assert (quick is not None) == (scoring.SCORES[name].of_row is not None and far)
     assert scoring.rows_leave(name, np.array([[9.0, 0.0], [NAN, 1.0]]), 1.0, 0.5) is None
     assert scoring.rows_leave(name, np.zeros((1, scoring.FEW + 1)), 1.0, 0.5) is None
-
-
-def scoring_gate(name: str, classes: int) -> list[float] | None:
-    score = scoring.SCORES[name]
-    return [0.1] * score.numbers(classes) if score.learned else None
 
 
 def test_patience_counts_a_run_of_equal_answers_and_agreement_all_of_them() -> None:
@@ -180,7 +165,7 @@ def test_one_exit_at_a_time_is_all_at_once(name: str) -> None:
     rows = simulated(400, 4).logits
     counted = dict.fromkeys(("patience", "agreement"), (2.0,) * 3)
     thresholds = {**counted, "fixed": (None, 0.0, None)}.get(name, (0.6,) * 3)
-    gates = some_gates(name)
+    gates = GATES
     expected = scoring.leaves(name, rows, (*thresholds, None), None, gates)
     inside, past, places = np.arange(400), None, np.full(400, 3)
     for exit, threshold in enumerate(thresholds):
@@ -224,35 +209,11 @@ def test_what_was_never_learned_is_sure_of_nothing(name: str) -> None:
     assert scoring.leaves(name, logits, (0.0, None)).tolist() == [1]
 
 
-def test_offsets_are_a_threshold_on_confidence_for_each_class() -> None:
-    """Of score t and offset o: confidence reaches the sigmoid of logit(t) - o; without offsets, t."""
-    logits = simulated(2000, 5).logits
-    confidence, answers = scoring.scores("confidence", logits), scoring.answers(logits)
-    offsets = np.linspace(-2, 3, 10)
-    at = 1 / (1 + np.exp(offsets - np.log(0.7 / 0.3)))
-    scores = scoring.scores("classwise", logits, None, (tuple(offsets),) * 4)
-    reached, margin = confidence >= at[answers], np.abs(confidence - at[answers])
-    np.testing.assert_array_equal((scores >= 0.7)[margin > 1e-6], reached[margin > 1e-6])
-    same = scoring.scores("classwise", logits, None, ((0.0,) * 10,) * 4)
-    np.testing.assert_allclose(same, confidence, atol=2e-7)
-
-
-def test_offsets_lose_no_digits_near_confidence_1() -> None:
-    logits = np.array([[[16.5, 0.0, 0.0]] * 2, [[19.0, 0.0, 0.0]] * 2])
-    gates = ((-8.0, 0.0, 0.0), None)
-    for array in (logits.astype(np.float32), torch.from_numpy(logits).float()):
-        scores = np.asarray(scoring.scores("classwise", array, None, gates))[:, 0]
-        np.testing.assert_allclose(scores, 1 / (1 + 2 * np.exp(8 - logits[:, 0, 0])), rtol=3e-7)
-    assert scoring.scores("confidence", logits.astype(np.float32))[1, 0] == 1  # where it is 1 already
-
-
-def test_gates_and_offsets_of_any_size_overflow_nowhere() -> None:
+def test_gates_of_any_size_overflow_nowhere() -> None:
     logits = np.array([[[900.0, 0.0]] * 2, [[0.0, 0.0]] * 2], np.float32)
     with np.errstate(over="raise", invalid="raise"):
         gated = scoring.scores("gate", logits, None, ((0, 0, 0, 0, -200.0), (0, 0, 0, 0, 200.0)))
         assert gated.tolist() == [[0.0, 1.0]] * 2
-        scores = scoring.scores("classwise", logits, None, ((-1e30, 0.0), (1e30, 0.0)))
-    assert scores[0].tolist() == [1, 1] and 0 < scores[1, 0] < 1e-3 < 0.999 < scores[1, 1] < 1
 
 
 GRADED = [name for name, score in scoring.SCORES.items() if score.graded]
@@ -263,11 +224,11 @@ def test_no_score_is_steeper_than_its_entry_says(name: str) -> None:
     """As rounding of a bundle's logits moves it; a learned score that stretches them says how much."""
     rows, step = simulated(2000, 12).logits.astype(np.float64), 1e-4
     moved = rows + np.random.default_rng(13).choice([-step, step], rows.shape)
-    gates = some_gates(name) if scoring.SCORES[name].learned else (None,) * 4
+    gates = GATES if scoring.SCORES[name].learned else (None,) * 4
     with np.errstate(invalid="ignore"):  # of an exit that has learned nothing
         by = np.abs(scoring.scores(name, moved, None, gates) - scoring.scores(name, rows, None, gates))
     for exit, gate in enumerate(gates):
-        most = scoring.SCORES[name].steepness(gate)
+        most = scoring.steepness(gate)
         assert np.isnan(by[:, exit]).all() or by[:, exit].max() <= most * step
 
 
@@ -296,11 +257,6 @@ def test_the_page_has_every_score() -> None:
     assert differing(on_page(script.replace("  margin: ", '  "margin": ')), OF_A_CLASS) == []
     spoiled = script.replace("  margin: ", "  gap: ").replace("  patience: ", "  'run-length': ")
     assert differing(on_page(spoiled), OF_A_CLASS) == ["gap", "margin", "patience", "run-length"]
-
-
-def test_every_learned_score_has_who_learns_it() -> None:
-    learned = [name for name, score in SCORES.items() if score.learned]
-    assert differing(LEARNERS, learned) == []
 
 
 def test_every_score_is_explained() -> None:

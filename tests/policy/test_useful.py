@@ -10,7 +10,7 @@ from offramp.errors import OfframpError
 from offramp.policy.calibrate import calibrate, statement, target
 from offramp.policy.calibration import Calibration, Chosen, Target
 from offramp.policy.candidates import SplitLogits
-from offramp.policy.limits import COMPANIONS, LIMITS, Budget, LimitKind, Limits
+from offramp.policy.limits import COMPANIONS, LIMITS, LimitKind, Limits
 from offramp.policy.policy import Policy, parse, to_json
 from offramp.policy.useful import chance, check, doubts, least_loss, resolution, seen
 from refusal import refuses
@@ -123,16 +123,14 @@ def test_a_policy_that_decides_nothing(policy: Policy, token: str) -> None:
 def test_each_limit_says_all_that_its_readers_need() -> None:
     assert [*Limits.__annotations__] == [n.replace("-", "_") for n in (*LIMITS, *COMPANIONS)]
     for rule in LIMITS.values():
-        assert rule.help and rule.metavar and rule.counts
-        budget = rule.by if isinstance(rule.by, Budget) else None
-        assert (rule.metavar == "TIME") == (rule.stages is not None)
-        assert budget is None or budget.phrase.count("{}") == 1
+        assert (rule.unit == "TIME") == (rule.stages is not None)
+        assert (rule.by == "budget") == bool(rule.noted) and rule.phrase.count("{}") == 1
 
 
 @pytest.mark.usefixtures("narrow")
 def test_a_limit_is_one_entry(monkeypatch: pytest.MonkeyPatch, snapshot: SnapshotAssertion) -> None:
-    """Calibration, the policy file and its statement, which cards repeat, take a new one from there.
-    `--stress`: test_stress; a plain network: study/test_beside."""
+    """Calibration, the policy file and its statement, which cards repeat, take a new one from there; a
+    plain network beside: study/test_beside."""
     with pytest.raises(OfframpError, match="unknown limit"):
         target(1, max_final_share=0.3)  # type: ignore[call-arg]
     monkeypatch.setitem(LIMITS, "max-final-share", FINAL_SHARE)  # type: ignore[arg-type]

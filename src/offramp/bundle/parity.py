@@ -145,7 +145,7 @@ def _elsewhere(
     close, kind = np.zeros(len(logits), bool), scoring.SCORES[policy.score]
     for at, threshold in enumerate(thresholds):
         if threshold is not None and kind.graded:
-            steepness = kind.steepness(None if gates is None else gates[at])
+            steepness = scoring.steepness(None if gates is None else gates[at])
             close |= np.abs(scores[:, at] - threshold) <= TOLERANCE * steepness
     if policy.several:
         close |= (np.abs(answering) <= TOLERANCE).any(axis=(1, 2))

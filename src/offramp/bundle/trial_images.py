@@ -42,12 +42,9 @@ class SplitImages:
 
     def spread(self, most: int) -> SplitImages:
         """At most so many of them, evenly."""
-        return SplitImages(self.pixels[evenly(len(self.pixels), most)], self.mean, self.std)
-
-
-def evenly(count: int, most: int) -> Tensor:
-    """At most so many of `count` rows: [n] int64, ascending."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
+        count = len(self.pixels)
+        rows = torch.linspace(0, count - 1, min(count, most)).round().long()
+        return SplitImages(self.pixels[rows], self.mean, self.std)
 
 
 @dataclass(frozen=True)
@@ -99,21 +96,6 @@ def for_int8(manifest: Manifest, root: str | None, trust_code: bool) -> Mapping[
         raise OfframpError(
             f"int8 is calibrated on the trial's images, and {error}; {remedy}, or export without int8"
         ) from None
-
-
-def for_stress(
-    manifest: Manifest, root: str | None, trust_code: bool, most: int
-) -> tuple[Tensor, NDArray[np.int64], list[int]]:
-    """At most so many test images, evenly spread: pixels [N, C, H, W], labels [N], and their numbers in
-    the split. The other arguments are those of `for_check`. Raises OfframpError where they cannot be
-    read."""
-    try:
-        split = _seen(_data(manifest, root, trust_code), manifest, "test")
-    except OfframpError as error:
-        remedy = "train on data that a study file can name" if isinstance(error, _Gone) else WHERE
-        raise OfframpError(f"the trial's test images are needed, and {error}; {remedy}") from None
-    rows = evenly(len(split), most)
-    return split.read(rows), split.labels[rows].numpy(), rows.tolist()
 
 
 class _Changed(OfframpError):

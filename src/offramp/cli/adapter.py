@@ -34,7 +34,6 @@ from offramp.api.progress.log import (
 )
 from offramp.errors import OfframpError
 from offramp.hashing import finite
-from offramp.policy.limits import Companion, LimitRule
 from offramp.process import exit_code
 from offramp.terminal import show
 
@@ -183,8 +182,8 @@ def _parameter(name: str, hint: Any, about: str, default: Any, by_place: bool) -
                 match note:
                     case CommandOption():
                         option = note
-                    case LimitRule() | Companion():
-                        option = CommandOption(note.metavar, note.help)
+                    case str():
+                        option = CommandOption(note)
             hint = hint.__origin__
         elif get_origin(hint) in (Union, types.UnionType):
             others = [each for each in get_args(hint) if each is not type(None)]

@@ -13,7 +13,6 @@ from offramp.api.deploy.calibrate import calibrate
 from offramp.api.deploy.export import export, publish
 from offramp.api.deploy.predict import predict, stream
 from offramp.api.deploy.serve import serve_bundle
-from offramp.api.deploy.stress import stress
 from offramp.api.keep.doctor import doctor
 from offramp.api.keep.store import copy_store, index_store, pack, remove_unneeded
 from offramp.api.keep.track import track_store
@@ -60,7 +59,7 @@ JOBS: dict[str, dict[str, Job | JobGroup]] = {
         "calibrate": Job(calibrate),
         "export": Job(export, {"hub": publish}),
         "predict": Job(predict, {"stream": stream}),
-        "benchmark": Job(benchmark, {"stress": stress}),
+        "benchmark": Job(benchmark),
         "serve": Job(serve_bundle),
     },
     "Keep order": {

@@ -251,8 +251,7 @@ def _finished(head: Callable[[], torch.Tensor], finish: Callable[[torch.Tensor],
 
 
 def _decide(score: str, logits: torch.Tensor) -> int:
-    numbers = scoring.SCORES[score].numbers(logits.shape[-1])
-    scores, _ = scoring.score(score, logits, gate=(0.0,) * numbers)
+    scores, _ = scoring.score(score, logits, gate=(0.0,) * scoring.GATE_SIZE)
     return len((scores < 2).nonzero())
 
 

@@ -25,17 +25,7 @@ from offramp.policy.candidates import (
     where_left,
 )
 from offramp.policy.costs import Costs
-from offramp.policy.limits import (
-    COMPANIONS,
-    CONFIDENCE,
-    LIMITS,
-    Budget,
-    LimitRule,
-    Limits,
-    number,
-    refuse_below,
-    words,
-)
+from offramp.policy.limits import COMPANIONS, CONFIDENCE, LIMITS, Limits, refuse_below, words
 from offramp.policy.policy import Policy
 
 Floats = NDArray[np.floating]
@@ -68,8 +58,8 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
     confidence, on_average = values.get("confidence"), values.get("on-average", False)
     labels = not values.get("without-labels", False)
     numbers = {
-        kind: number(kind, rule, values[kind], plain_macs)
-        for kind, rule in LIMITS.items()
+        kind: limit.read(words(kind), values[kind], plain_macs)
+        for kind, limit in LIMITS.items()
         if values.get(kind) is not None
     }
     if len(numbers) != 1:
@@ -88,7 +78,7 @@ def target(plain_macs: int, **limits: Unpack[Limits]) -> Target:
     if not guaranteed or on_average:
         return Target(kind, value, labels=labels)
     level = CONFIDENCE.example if confidence is None else confidence
-    return Target(kind, value, number("confidence", CONFIDENCE, level, plain_macs), labels)
+    return Target(kind, value, CONFIDENCE.read("confidence", level), labels)
 
 
 @dataclass(frozen=True)
@@ -152,8 +142,8 @@ class Calibrated:
             median = 1e-9 * sum(n * share for n, share in zip(nanoseconds, chosen.shares, strict=True))
             rare |= {"mean_seconds": chosen.seconds, "full_seconds": full.seconds}
             rare |= {"median_seconds": median, "stages": dict(self.measured.record)}
-        if isinstance(budget := LIMITS[self.target.kind].by, Budget):
-            rare[budget.noted] = budget.spent(chosen)
+        if (limit := LIMITS[self.target.kind]).by == "budget":
+            rare[limit.noted] = limit.spent(chosen)
         always = {
             "images": self.rows,
             "accuracy": chosen.accuracy,
@@ -223,8 +213,7 @@ def calibrate(
 
     measures = tuple(map(measure, policies, leaves))
     bound, remark = None, None
-    rule = LIMITS[target.kind]
-    match rule.by:
+    match LIMITS[target.kind].by:
         case "guarantee":
             loses = np.column_stack([where_left(lost, left) for left in leaves])
             chosen = _certified(loses, target, strata)
@@ -241,8 +230,8 @@ def calibrate(
             chosen = guarantees.met_on_average(more[:, 1:], target.value, strata)
         case "accuracy":
             chosen = _cheapest(measures, target)
-        case Budget():
-            fits = _within(measures, target, rule, rule.by, measured)
+        case "budget":
+            fits = _within(measures, target, measured)
             chosen = fits[_least(_losses([policies[i] for i in fits], validation, target, search))]
         case other:
             assert_never(other)
@@ -340,18 +329,17 @@ def _least(losses: Floats) -> int:
 def _within(
     measures: Sequence[Performance],
     target: Target,
-    rule: LimitRule,
-    budget: Budget,
     measured: MeasuredCosts | None,
 ) -> list[int]:
     """The candidates that keep a budget on calibration."""
-    spent = [amount for measure in measures if (amount := budget.spent(measure)) is not None]
+    limit = LIMITS[target.kind]
+    spent = [amount for measure in measures if (amount := limit.spent(measure)) is not None]
     if not spent:
         raise ValueError(f"nothing is measured of what {target.kind} limits")
     fits = [i for i, amount in enumerate(spent) if amount <= target.value]
     if not fits:
         # Times of a busy machine are often why nothing fits, and would be taken for the device's.
-        doubts = () if measured is None or not rule.stages else measured.record.get("doubts", ())
+        doubts = () if measured is None or not limit.stages else measured.record.get("doubts", ())
         refuse_below(target.kind, target.value, min(spent), doubts)
     return fits
 

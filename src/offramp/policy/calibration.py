@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, Strict
 
 from offramp.errors import OfframpError
-from offramp.policy.limits import LIMITS, Budget, LimitKind, LossKind, words
+from offramp.policy.limits import LIMITS, Limit, LimitKind, LossKind, words
 
 T = TypeVar("T")
 Many = Annotated[tuple[T, ...], Strict(False)]  # JSON's lists; their items are checked strictly
@@ -47,7 +47,7 @@ class Target:
     def words(self) -> str:
         """The limit and its value in words, as `max mean latency 5 ms` and `max mean MACs 450,000`."""
         name = words(self.kind)
-        value = LIMITS[self.kind].unit.write(self.value)
+        value = LIMITS[self.kind].write(self.value)
         return f"{name} {value.removesuffix(f' {name.split()[-1]}')}"  # of MACs, once
 
 
@@ -79,7 +79,7 @@ class Chosen(BaseModel):
         """The JSON that it was read from, in this order of names."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
-    def spent(self, budget: Budget) -> float | None:
+    def spent(self, budget: Limit) -> float | None:
         """What the policy takes of a budget; None where the file does not say it."""
         amount = self.as_json().get(budget.noted)  # of a name without a field, no reader has checked it
         return amount if isinstance(amount, int | float) else None

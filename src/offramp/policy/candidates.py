@@ -15,7 +15,7 @@ from offramp.errors import OfframpError, nearest
 from offramp.labels import alike, several
 from offramp.policy import scoring, solve
 from offramp.policy.costs import Costs
-from offramp.policy.learned import LEARNERS, GateNumbers
+from offramp.policy.learned import GateNumbers, gates, shares
 from offramp.policy.limits import LossKind
 from offramp.policy.policy import Policy
 from offramp.policy.solve import Thresholds
@@ -185,7 +185,7 @@ def _learned(
         return search.gates
     final = scoring.answers(validation.logits[:, -1])
     labels = final if kind == "disagreement" else validation.labels
-    return LEARNERS[search.score](validation.logits, labels, costs)
+    return gates(validation.logits, labels, shares(costs))
 
 
 def _settings(lost: Floats, scores: Floats, costs: Costs, search: Search) -> list[Thresholds]:

@@ -15,7 +15,7 @@ from offramp.policy import quality, scoring
 from offramp.policy.calibration import Target
 from offramp.policy.candidates import SplitLogits, loss_of, where_left
 from offramp.policy.costs import Costs
-from offramp.policy.limits import LIMITS, Budget, LossKind
+from offramp.policy.limits import LIMITS, LossKind
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Bound, Difference, Interval, oracle, paired, random_exit
 
@@ -119,7 +119,7 @@ def limited(target: Target, tested: Evaluation, level: float = 0.95) -> Interval
     def number(share: Interval) -> int:
         return round(share.value * count)
 
-    if isinstance(rule.by, Budget):
+    if rule.by == "budget":
         return None
     if rule.by == "accuracy":
         return quality.share(count - number(tested.policy), count, level)

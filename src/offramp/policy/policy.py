@@ -41,9 +41,8 @@ class Policy:
             logits, so that all heads before an exit are run; the logits here are such answers. "learned"
             or "hidden": early exits add what their heads have learned to add, and the final exit
             nothing. 0: none.
-        gates: For a score that is learned, what each exit has learned; the last has None. For `gate`,
-            weights of confidence, entropy, margin and the entropy of the squared probabilities, then a
-            constant; for `classwise`, an offset a class.
+        gates: For the score `gate`, what each exit has learned: weights of confidence, entropy, margin
+            and the entropy of the squared probabilities, then a constant; the last has None.
 
     Raises:
         OfframpError: A threshold is out of the score's range, or gates do not fit the score.
@@ -318,9 +317,7 @@ def check_carry(policy: Policy, carry: Carry, final: int) -> None:
 
 def check_classes(policy: Policy, classes: int) -> None:
     """Raise OfframpError when a policy was made for another number of classes."""
-    learned = next((len(gate) for gate in policy.gates or () if gate is not None), classes)
-    of_score = learned if scoring.SCORES[policy.score].by_class else classes
-    own = policy.calibration.classes or of_score
+    own = policy.calibration.classes or classes
     if own != classes:
         raise OfframpError(
             f"the policy is for {own} classes and the network tells {classes} apart; calibrate a policy "
@@ -372,13 +369,11 @@ def _problem(policy: Policy) -> str | None:
 def _problem_of_gates(policy: Policy) -> str | None:
     gates, exits, score = policy.gates, policy.exits, scoring.SCORES[policy.score]
     if not score.learned:
-        learned = " and ".join(name for name, other in scoring.SCORES.items() if other.learned)
-        return None if gates is None else f"gates go with the scores {learned}, not with {policy.score}"
+        return None if gates is None else f"gates go with the score gate, not with {policy.score}"
     gates = (None,) * len(exits) if gates is None else gates
     if len(gates) != len(exits):
         return f"{len(exits)} exits need as many gates, got {len(gates)}"
-    longest = max((len(gate) for gate in gates if gate is not None), default=0)
-    size = score.numbers(policy.calibration.classes or longest)
+    size = scoring.GATE_SIZE
     for exit, threshold, gate in zip(exits, policy.thresholds, gates, strict=True):
         if gate is None and threshold is not None:
             return f"exit {exit} has a threshold and no gate; calibrate gives one"

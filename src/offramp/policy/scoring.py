@@ -32,9 +32,9 @@ Gate = Sequence[float] | None  # of an exit: the numbers that a learned score re
 
 NEVER = float("-inf")
 STATISTICS = 4
+GATE_SIZE = STATISTICS + 1  # weights of the statistics, and a constant
 NEAR = 1e-4  # far above the rounding of a softmax in float32
 FEW = 200  # logits; of more, a loop takes longer than kernels
-FARTHEST = 8.0  # that an offset of a class moves log-odds; numbers beyond are taken as this
 
 
 def answers(logits: Array, several: bool = False) -> Array:
@@ -348,19 +348,6 @@ def _gate(logits: Array, _: float, __: Past, gate: Gate) -> tuple[Array, Past]:
     return xp.where(sure, label_probabilities(total), NEVER), None
 
 
-def _classwise(logits: Array, _: float, __: Past, offsets: Gate) -> tuple[Array, Past]:
-    """Confidence whose log-odds are moved by the offset of the predicted class."""
-    xp, sure, shifted, weights, total = _softmax(logits, 1.0)
-    if offsets is None:
-        return xp.zeros_like(total) + NEVER, None
-    where = {} if xp.__name__ == "numpy" else {"device": logits.device}  # numpy 1 knows no devices
-    by_class = xp.clip(xp.asarray(offsets, dtype=weights.dtype, **where), -FARTHEST, FARTHEST)
-    largest = shifted == 0  # several in a tie; summed apart, what is small beside 1 keeps its digits
-    others = xp.sum(xp.where(largest, 0.0, weights), axis=-1)
-    others = others + (xp.sum(xp.where(largest, weights, 0.0), axis=-1) - 1)
-    return xp.where(sure, 1 / (1 + others * xp.exp(-by_class[answers(logits)])), NEVER), None
-
-
 def _distances(logits: Array, temperature: float) -> tuple[Any, Array, Array]:
     """numpy or torch; which rows are finite, [...]; how far the log-odds of labels are from 0,
     [..., C]."""
@@ -395,12 +382,9 @@ def _row_margin(row: list[float], temperature: float) -> float:
     return (1 - math.exp((second - most) / temperature)) * row_confidence(row, temperature)
 
 
-def _no_steeper(_: Gate) -> float:
-    return 1.0
-
-
-def _gate_steepness(gate: Gate) -> float:
-    """A quarter of the sum of its weights: the slope of a sigmoid is a quarter at most."""
+def steepness(gate: Gate) -> float:
+    """How much more than what it looks at a score may move, at most, by what its exit has learned: a
+    quarter of the sum of its weights, as the slope of a sigmoid is a quarter at most."""
     return 1.0 if gate is None else max(1.0, sum(map(abs, gate[:STATISTICS])) / 4)
 
 
@@ -415,19 +399,11 @@ class Score:
     history: bool = False
     counts: bool = False  # whether it counts exits, in whole numbers, so that it is at most n at the nth
     says: Callable[[Array, Past], Array] = _own  # what `answer_logits` does
-    learned: bool = False  # whether it reads what each exit has learned
-    by_class: bool = False  # whether that is a number for each class
-    taught: bool = False  # whether a network may have learned it in training, as its manifest's gates
-    # how much more than what it looks at the score may move, at most, by what the exit has learned
-    steepness: Callable[[Gate], float] = _no_steeper
+    learned: bool = False  # whether it reads what each exit has learned: a gate
     several: bool = False  # whether it is of images with several labels each
     # for speed, the score of one row [C] without a kernel, up to rounding and NaN where it cannot tell;
     # None has it computed in full
     of_row: Callable[[list[float], float], float] | None = None
-
-    def numbers(self, classes: int) -> int:
-        """How many numbers of an exit it reads, where it is learned."""
-        return classes if self.by_class else STATISTICS + 1
 
     @property
     def together(self) -> bool:
@@ -447,8 +423,7 @@ SCORES = {
     "patience": Score(_patience, low=1.0, high=float("inf"), history=True, counts=True),
     "agreement": Score(_agreement, low=1.0, high=float("inf"), history=True, counts=True),
     "ensemble": Score(_ensemble, history=True, says=_mean),
-    "gate": Score(_gate, learned=True, taught=True, steepness=_gate_steepness),
-    "classwise": Score(_classwise, learned=True, by_class=True),
+    "gate": Score(_gate, learned=True),
     "fixed": Score(_fixed, high=0.0),
     "least-label": Score(_least_label, low=0.5, several=True),
     "mean-label": Score(_mean_label, low=0.5, several=True),

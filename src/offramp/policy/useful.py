@@ -14,7 +14,7 @@ from offramp.policy.calibration import Calibration, Target
 from offramp.policy.candidates import SplitLogits
 from offramp.policy.evaluate import Evaluation, limited
 from offramp.policy.guarantees import rows_needed, rows_needed_on_average
-from offramp.policy.limits import LIMITS, Budget, LimitKind, LossKind, check_times
+from offramp.policy.limits import LIMITS, LimitKind, LossKind, check_times
 from offramp.policy.policy import Policy
 from offramp.policy.quality import difference, p_of_chance
 from offramp.policy.stage_times import read, unlike
@@ -222,11 +222,10 @@ def _ample(calibration: Calibration) -> str | None:
     """What running the whole network takes, where a budget allows that for every image."""
     target, chosen = calibration.target, calibration.chosen
     rule = None if target is None else LIMITS[target.kind]
-    if target is None or rule is None or chosen is None or not isinstance(rule.by, Budget):
+    if target is None or rule is None or chosen is None or rule.by != "budget":
         return None
-    spent = chosen.spent(rule.by)
+    spent = chosen.spent(rule)
     if spent is None:
         return None
-    write = rule.unit.write
-    takes = rule.by.phrase.format(write(spent))
-    return f"the full network {takes}, within {write(target.value)}: ask for less"
+    takes = rule.phrase.format(rule.write(spent))
+    return f"the full network {takes}, within {rule.write(target.value)}: ask for less"

@@ -14,7 +14,7 @@ from offramp.errors import OfframpError
 from offramp.policy.calibrate import Performance
 from offramp.policy.calibration import Target
 from offramp.policy.candidates import loss_of, where_left
-from offramp.policy.limits import LIMITS, Budget
+from offramp.policy.limits import LIMITS
 from offramp.policy.policy import Policy
 from offramp.policy.quality import Interval, difference
 from offramp.study.trained import Trained, policy_for, search_of
@@ -111,9 +111,9 @@ def keeps(plain: Trained, early: Trained, target: Target) -> bool | None:
     rule, rows = LIMITS[target.kind], early.calibration
     both = [each.calibration.answers()[:, -1] for each in (plain, early)]
     lost, whole = loss_of(target.loss, np.stack(both, axis=1), rows.labels).mean(axis=0).tolist()
-    if isinstance(rule.by, Budget):
+    if rule.by == "budget":
         right = float(plain.calibration.right()[:, -1].mean())
-        spent = rule.by.spent(Performance(right, plain.costs.full, risk=lost, shares=(1.0,)))
+        spent = rule.spent(Performance(right, plain.costs.full, risk=lost, shares=(1.0,)))
         return None if spent is None else spent <= target.value
     if rule.by == "accuracy":
         return bool(1 - lost >= target.value)

@@ -65,7 +65,7 @@ class Trained:
         """The search, for a score that networks learn with the gates that the trial learned, where it
         did. Raises OfframpError for a score of other labels; the usual one is that of its labels."""
         search = of_labels(search, self.several)
-        return replace(search, gates=self.gates) if SCORES[search.score].taught else search
+        return replace(search, gates=self.gates) if SCORES[search.score].learned else search
 
     @property
     def noun(self) -> str:

@@ -677,7 +677,7 @@ def _named_limit(choices: CalibrationOptions) -> dict[str, Any]:
     """A share as a number; of others what was named, as a percentage is of a network's MACs."""
     limit = target_of(choices)
     named: Any = choices.get(limit.kind.replace("-", "_"))
-    return {limit.kind: limit.value if LIMITS[limit.kind].metavar == "SHARE" else named}
+    return {limit.kind: limit.value if LIMITS[limit.kind].unit == "SHARE" else named}
 
 
 def _plan_document(chosen: BuildPlan, limit: Mapping[str, Any], out: Path) -> list[str | TextTable]:

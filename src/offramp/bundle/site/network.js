@@ -1,7 +1,6 @@
 // An early-exit network in stages, as run.py runs it: pixels, scores, and where an image leaves.
 
 const PRECISION = 22; // bits of Pillow's coefficients for 8-bit pixels
-const FARTHEST = 8; // as scoring.py has it
 
 /** Pillow's bilinear filter, stretched over what is made smaller: for each place, where it begins, and whole weights. */
 function weights(from, to) {
@@ -139,14 +138,6 @@ const plain =
     return [shares === null ? -Infinity : measure(shares), null];
   };
 
-/** A score that reads what the exit has learned. */
-const learned =
-  (measure) =>
-  ({ logits, gate }) => {
-    const shares = probabilities(logits, 1);
-    return [shares === null || gate === null ? -Infinity : measure(shares, logits, gate), null];
-  };
-
 /** The class that an exit answers, or -1 where it is sure of nothing. */
 const vote = (logits) => (probabilities(logits, 1) === null ? -1 : answer(logits));
 
@@ -156,17 +147,12 @@ const SCORES = {
   confidence: plain(largest),
   margin: plain(gap),
   entropy: plain(order),
-  gate: learned((shares, logits, gate) => {
-    const squared = probabilities(logits, 0.5);
-    const seen = [largest(shares), order(shares), gap(shares), order(squared), 1];
-    return 1 / (1 + Math.exp(-seen.reduce((sum, value, i) => sum + value * gate[i], 0)));
-  }),
-  classwise: learned((shares, logits, gate) => {
-    const best = answer(logits);
-    const others = shares.reduce((sum, p, i) => (i === best ? sum : sum + p), 0);
-    const offset = Math.min(Math.max(gate[best], -FARTHEST), FARTHEST);
-    return shares[best] / (shares[best] + others * Math.exp(-offset));
-  }),
+  gate: ({ logits, gate }) => {
+    const shares = probabilities(logits, 1);
+    if (shares === null || gate === null) return [-Infinity, null];
+    const seen = [largest(shares), order(shares), gap(shares), order(probabilities(logits, 0.5)), 1];
+    return [1 / (1 + Math.exp(-seen.reduce((sum, value, i) => sum + value * gate[i], 0))), null];
+  },
   // past: the answer before, and how many exits in a row gave it
   patience: ({ logits, past }) => {
     const label = vote(logits);
