@@ -173,7 +173,7 @@ def test_a_cascade_in_a_bundle(
 
 @pytest.mark.long  # gates of validation are a policy above
 def test_a_trial_is_left_by_the_gates_that_it_learned(
-    store: Store, pictures: np.ndarray, tmp_path: Path, snapshot: SnapshotAssertion
+    store: Store, pictures: np.ndarray, tmp_path: Path
 ) -> None:
     rule = halving(store, "gated", "gate")
     assert rule.gates == read(store, "gated").gates

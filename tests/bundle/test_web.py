@@ -174,7 +174,7 @@ def test_nan_is_no_answer_on_the_page(browser: Any, leaving: Path, tmp_path: Pat
 
 
 @pytest.mark.journey
-@pytest.mark.parametrize("kind", ["bundle", "together", "cascade", *long("gated"), "colored"])
+@pytest.mark.parametrize("kind", ["bundle", "together", "cascade", "gated", "colored"])
 def test_it_answers_as_predict_does(
     kind: str, browser: Any, leaving: Path, colored: Path, tmp_path: Path
 ) -> None:
