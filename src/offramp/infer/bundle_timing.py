@@ -194,8 +194,8 @@ class BundleSubject:
         """The same sessions under other thresholds. Scores that count, or are the same for all, cannot
         be cut where one likes, so confidence stands for them."""
         twin = self.bundle.with_thresholds(thresholds)
-        score = scoring.SCORES.get(self.bundle.score)  # an old bundle's may be one that is gone
-        alone = score is not None and score.graded and not score.history
+        score = scoring.SCORES[self.bundle.score]
+        alone = score.graded and not score.history
         twin.score = self.bundle.score if alone else "confidence"
         return twin
 
