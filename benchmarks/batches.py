@@ -120,7 +120,7 @@ def bundle_pair(case: Case) -> Callable[[int, float], Times]:
     """For a contender: the same of bundles; where images leave is a threshold that so many reach."""
     import offramp
     from offramp.bundle.runtime import Bundle
-    from offramp.infer.bundle_timing import BundleSubject
+    from offramp.infer.bundle_timing import with_shares
 
     net, shape = network(case)
     noise = torch.randint(0, 256, (300, *shape), dtype=torch.uint8), torch.arange(300) % 10
@@ -138,7 +138,7 @@ def bundle_pair(case: Case) -> Callable[[int, float], Times]:
     def turn(batch: int, share: float) -> Times:
         images = torch.randn(batch, *shape).numpy()
         shares = (share, *(0.0,) * (net.exits - 2), 1 - share)
-        policy: Any = BundleSubject(every, None, shares).with_shares(images)
+        policy: Any = with_shares(every, shares, images)
         macs = float(policy.run(images).compute.mean())
         bare = partial(whole.run, [images]) if share else partial(every.all_exits, images)
         rest = partial(whole.run, [images[: round(batch * (1 - share))]]) if share else bare

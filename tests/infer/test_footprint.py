@@ -101,7 +101,6 @@ class Tied:
 
 def test_where_scores_are_equal_more_images_leave_than_planned() -> None:
     """And none are left for later exits: the benchmark ended for want of them."""
-    subject = bundle_timing.BundleSubject(Tied(), None, [0.3, 0.3, 0.4])
-    ruled = subject.with_shares(np.zeros((10, 1)))
+    ruled = bundle_timing.with_shares(Tied(), [0.3, 0.3, 0.4], np.zeros((10, 1)))
     first, *later = (stage.threshold for stage in ruled.stages)
     assert 0.73 < first < 0.74 and later == [bundle_timing.NEVER] * 2

@@ -50,39 +50,23 @@ def test_a_mixture_counts_each_part_by_its_share() -> None:
     assert both.p50 == 1.0 and both.p95 == 9.0
 
 
-class Virtual:
-    """A subject whose calls take the seconds that they are written with, by a clock of its own."""
+def test_there_is_a_line_for_each_thing_and_one_for_what_may_happen() -> None:
+    """By a clock that calls move on by the seconds that they are written with."""
+    now = 0.0
 
-    engine = "virtual"
+    def take(seconds: float) -> None:
+        nonlocal now
+        now += seconds
 
-    def __init__(self, *calls: tuple[str, float, float | None, float]) -> None:
-        self.now, self._calls = 0.0, calls
-
-    def calls(self, _: int) -> list[TimedCall]:
-        return [
-            TimedCall(what, partial(self._take, seconds), macs, share)
-            for what, seconds, macs, share in self._calls
-        ]
-
-    def _take(self, seconds: float) -> None:
-        self.now += seconds
-
-    def wait(self) -> None:
-        pass
-
-    def peak(self) -> int | None:
-        return 50
-
-
-def test_a_subject_has_a_line_for_each_thing_and_one_for_what_may_happen() -> None:
-    subject = Virtual(
+    written = (
         ("plain", 4.0, 8.0, 1.0),
         ("policy", 1.0, 2.0, 0.9),
         ("policy", 9.0, 10.0, 0.1),
         ("stage 1", 0.5, None, 1.0),
     )
-    meter = Meter(Missing("none"), Missing(NO_GPU))
-    lines, first_calls = measure(subject, 1, Effort(10, 1e9), meter, lambda: subject.now)
+    calls = [TimedCall(what, partial(take, s), macs, share) for what, s, macs, share in written]
+    meter, effort = Meter(Missing("none"), Missing(NO_GPU)), Effort(10, 1e9)
+    lines, first_calls = measure("virtual", calls, 1, effort, meter, most=lambda: 50, clock=lambda: now)
     plain, policy, stage = lines
     assert first_calls == 14.5 and {line.engine for line in lines} == {"virtual"}
     assert [line.what for line in lines] == ["plain", "policy", "stage 1"]

@@ -12,7 +12,7 @@ import torch
 from longer import long
 from offramp.infer import torch_timing
 from offramp.infer.timing import Effort, Times, Timing, interleaved, measure
-from offramp.infer.torch_timing import NetworkSubject
+from offramp.infer.torch_timing import network_calls
 from offramp.nets import ExitNetwork
 from offramp.nets.network import inside, with_trunks
 from offramp.parts import Part
@@ -41,8 +41,8 @@ def net() -> ExitNetwork:
 @pytest.mark.parametrize("score", [None, "confidence", "patience"])
 def test_every_part_is_measured(net: ExitNetwork, batch: int, score: str | None) -> None:
     times = torch_timing.stage_times(net, batch, score, FEW)
-    assert len(times.segments) == len(times.heads) == 4
-    assert all(len(t.samples) == 5 and t.p50 > 0 for t in (*times.segments, *times.heads, times.plain))
+    assert [*times] == [f"{kind} {i}" for i in EXITS for kind in ("segment", "head")]
+    assert all(len(t.samples) == 5 and t.p50 > 0 for t in times.values())
 
 
 @torch.inference_mode()
@@ -66,7 +66,8 @@ def benchmark(
     batch: int,
     backend: str | None = None,
 ) -> dict[str, Timing]:
-    lines, _ = measure(NetworkSubject(net, policy, shares, backend), batch, FEW)
+    engine = "eager" if backend is None else "compiled"
+    lines, _ = measure(engine, network_calls(net, policy, shares, batch, backend), batch, FEW)
     return {line.what: line for line in lines}
 
 
@@ -82,17 +83,15 @@ def cascade(net: ExitNetwork) -> ExitNetwork:
 @pytest.mark.parametrize("carry", [0.0, 0.5, "learned"])
 def test_times_are_of_exits_that_carry_as_the_network_does(carry: Any) -> None:
     """Else a policy that is chosen by them is refused by the network that it was made for."""
-    times = torch_timing.PartTimes(1, *((Times((1.0,)),) * 4,) * 2, Times((4.0,)))
-    costs = torch_timing.measured(times, replace(COSTS, carry=carry), 0.0, {})
+    times = {f"{kind} {i}": Times((1.0,)) for i in EXITS for kind in ("segment", "head")}
+    costs = torch_timing.measured(times, 1, replace(COSTS, carry=carry), 0.0, {})
     assert costs.costs.carry == costs.median.carry == carry
 
 
 def test_costs_are_nanoseconds_an_image() -> None:
-    def times(*seconds: float) -> tuple[Times, ...]:
-        return tuple(Times((second, 100.0, second)) for second in seconds)
-
-    parts = torch_timing.PartTimes(4, times(4e-3, 8e-3), times(1e-3, 2e-3), times(1.0)[0])
-    costs = torch_timing.measured(parts, Costs((10, 10), (2, 2), (0, 0), (1, 2)), 0.0, {})
+    seconds = {"segment 1": 4e-3, "segment 2": 8e-3, "head 1": 1e-3, "head 2": 2e-3}
+    parts = {name: Times((second, 100.0, second)) for name, second in seconds.items()}
+    costs = torch_timing.measured(parts, 4, Costs((10, 10), (2, 2), (0, 0), (1, 2)), 0.0, {})
     assert costs.median == Costs((1_000_000, 2_000_000), (250_000, 500_000), (0, 0), (1, 2))
     assert min(costs.costs.segments) > 10e9  # of the slowest sample too
 
@@ -104,7 +103,6 @@ def test_a_benchmark_has_every_line(net: ExitNetwork, batch: int, backend: str |
     lines = benchmark(net, POLICY, shares, batch, backend)
     parts = [f"{kind} {i}" for i in EXITS for kind in ("segment", "head")]
     assert list(lines) == ["plain", "nothing leaves", "policy", *parts]
-    assert {line.engine for line in lines.values()} == {"eager" if backend is None else "compiled"}
     costs = network_costs(net, [0] * 4, list(EXITS))
     expected = sum(s * m for s, m in zip(shares, POLICY.macs(costs), strict=True))
     assert lines["policy"].macs == pytest.approx(expected)
@@ -120,9 +118,9 @@ def test_with_trunks_of_their_own(net: ExitNetwork) -> None:
 
 
 def test_images_leave_where_they_were_laid_down(net: ExitNetwork) -> None:
-    subject = NetworkSubject(net, POLICY, (0.5, 0.25, 0.0, 0.25), orders=3)
     images = torch_timing.noise(net, 20, torch.device("cpu"))
-    stay, policy = subject.policy_calls(images)
+    shares = (0.5, 0.25, 0.0, 0.25)
+    stay, policy = torch_timing.policy_calls(net, POLICY, shares, images, orders=3)
     orders = [policy.call().exits for _ in range(3)]
     for exits in orders:
         assert np.bincount(exits, minlength=5).tolist() == [0, 10, 5, 0, 5]
@@ -194,14 +192,12 @@ class Machine:
 
 def measured(machine: Machine, others: float = 0.0) -> MeasuredCosts:
     """As `times_for` measures, on this machine."""
-    truth = {"plain": 1e-3}
+    truth = {}
     for i in range(4):
         truth |= {f"segment {i + 1}": 1e-9 * TIMES.segments[i], f"head {i + 1}": 1e-9 * TIMES.heads[i]}
     runs = {name: partial(machine.work, seconds) for name, seconds in truth.items()}
     samples = interleaved(runs, lambda: None, Effort(1000, 10.0), lambda: machine.now)
-    segments, heads = (tuple(samples[f"{kind} {i}"] for i in EXITS) for kind in ("segment", "head"))
-    times = torch_timing.PartTimes(1, segments, heads, samples["plain"])
-    return torch_timing.measured(times, COSTS, others, {})
+    return torch_timing.measured(samples, 1, COSTS, others, {})
 
 
 def spent(outcome: Calibrated, seed: int) -> float:

@@ -35,14 +35,13 @@ def test_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     a_policy().save(tmp_path / "p.json")
     policy = Policy.load(tmp_path / "p.json")
     assert (policy, policy.calibration) == (a_policy(), MADE)
-    assert "gate" not in to_json(policy)
     assert to_json(Policy.load(tmp_path / "p.json")) == (tmp_path / "p.json").read_text()
     threshold = float(np.float32(0.7654321))  # to the bit
     policy = a_policy("entropy", (1, 2), (threshold, None), None)
     assert parse(to_json(policy)).thresholds == (threshold, None)
 
 
-# As an earlier offramp wrote it: for a device, by weighted images; a whole number stays one.
+# For a device, by weighted images; a whole number stays one.
 TIMED = json.loads("""{
     "images": 120, "accuracy": null, "full_accuracy": null, "mean_macs": 476789.2206972, "plain_macs": 9,
     "loss": 0.1, "leaving": [1, 0.0], "risk_below": null, "class_shares": [0.25, 0.75],
@@ -69,15 +68,6 @@ def test_what_a_file_says_of_its_calibration_is_written_again_to_the_byte(
     assert to_json(policy) == text
     assert (policy.calibration.target is None) == (not target)
     assert (policy.calibration.chosen is None) == (not chosen)
-
-
-def test_an_old_policy_file_is_read_and_written_again_to_the_byte() -> None:
-    path = Path(__file__).parent / "old_policy.json"
-    policy = Policy.load(path)
-    assert to_json(policy) == path.read_text()
-    origin = policy.calibration
-    assert origin.target == Target("max-accuracy-loss", 0.01) and origin.chosen is not None
-    assert origin.chosen.risk == 0.138 and origin.chosen.accuracy == 0.862  # which add up to 1
 
 
 def test_numbers_of_numpy_and_lists_are_as_good() -> None:

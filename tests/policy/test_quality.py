@@ -147,23 +147,20 @@ def test_a_calibrated_exit_may_find_no_mistake() -> None:
 # Pairs
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9, 0.95, 0.99])
 @pytest.mark.parametrize("pairs", [2, 3, 5, 40])
-def test_the_interval_is_that_of_the_paired_t_test(pairs: int, level: float) -> None:
+def test_the_interval_is_that_of_the_paired_t_test(pairs: int) -> None:
     generator = np.random.default_rng(pairs)
     a = generator.normal(0.8, 0.1, pairs)
     b = 0.5 * a + generator.normal(0.3, 0.05, pairs)
-    difference = paired(a, b, level)
-    interval = stats.ttest_rel(a, b).confidence_interval(level)
+    difference = paired(a, b)
+    interval = stats.ttest_rel(a, b).confidence_interval(0.95)
     assert difference.pairs == pairs
     assert difference.mean == pytest.approx((a - b).mean())
     assert (difference.low, difference.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_pairs_by_hand() -> None:
-    """Of one pair there is no interval, of equal differences one of no width; of 95 % unless said."""
-    a, b = [0.9, 0.7, 0.8], [0.5, 0.6, 0.6]
-    assert paired(a, b) == paired(a, b, 0.95)
+    """Of one pair there is no interval, of equal differences one of no width."""
     forward, other = paired([3, 5], [1, 2]), paired([1, 2], [3, 5])
     assert forward.mean == 2.5 == -other.mean and forward.low == -(other.high or 0)
     assert paired([0.75], [0.5]) == Difference(0.25, None, None, 1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from offramp import device as devices
 from offramp.bundle import graphs
 from offramp.bundle.folder import check_runtime
 from offramp.engine.settings import placed
@@ -87,17 +89,38 @@ def of_network(
     """Measure a network in torch, where it is; yields what it does, in words. rule: has in its
     calibration the share that leaves at each exit; without one, nothing leaves."""
     shares = None if rule is None else _shares(rule)
-    busy = busy_cores()
+    leaving = shares or (*(0.0,) * (len(exits) - 1), 1.0)
     every = (*(1.0,) * (len(exits) - 1), None)  # runs every head
     policy = rule or Policy("confidence", exits, every, carry=inside(net).carry)
-    leaving = shares or (*(0.0,) * (len(exits) - 1), 1.0)
-    lines, compile_seconds, notes = yield from _torch(net, policy, leaving, options)
-    device = next(net.parameters()).device
+    device, busy, before = next(net.parameters()).device, busy_cores(), torch.get_num_threads()
+    effort = Effort(options.repeats, options.seconds)
+    wait, most = partial(devices.synchronize, device), partial(devices.peak_memory, device)
+    lines: list[Timing] = []
+    compile_seconds: float | None = None
+    torch.set_num_threads(options.thread_count)
+    try:
+        with meter(device) as running:
+            for backend in (None, options.backend) if options.backend else (None,):
+                engine = "eager" if backend is None else "compiled"
+                for batch in options.batches:
+                    yield f"torch, {engine}, batch {batch}"
+                    with torch.inference_mode():
+                        how = net, policy, leaving, batch, backend, options.repeats
+                        calls = torch_timing.network_calls(*how)
+                        more, first_calls = measure(
+                            engine, calls, batch, effort, running, wait=wait, most=most
+                        )
+                    lines += more
+                    if backend is not None:
+                        compile_seconds = (compile_seconds or 0.0) + first_calls
+            notes = not_measured(running)
+    finally:
+        torch.set_num_threads(before)
     return Benchmark(
         name,
         exits,
         shares,
-        lines,
+        tuple(lines),
         compile_seconds,
         machine={**torch_timing.machine(device), "threads": options.thread_count},
         busy=busy,
@@ -113,15 +136,16 @@ def of_bundle(
     onnxruntime, and for a bundle of which a file is changed."""
     check_runtime()
     rule = Policy.load(folder / "policy.json")
-    shares, trial = _shares(rule), rule.calibration.trial
-    device, busy = torch.device("cpu"), busy_cores()
+    trial, name, device = rule.calibration.trial, str(folder), torch.device("cpu")
+    where = {**torch_timing.machine(device), "threads": options.thread_count}
+    shares, busy = _shares(rule), busy_cores()
     net: ExitNetwork | None = None
     if store is not None and trial in store.trials():
         net = _network(store, trial, store.read_trial(trial).owners, device, options)
     yield "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="offramp-") as scratch:
         task = bundle_timing.BundleTask(
-            str(folder),
+            name,
             None if net is None else _plain_graph(net, Path(scratch)),
             shares,
             options.batches,
@@ -131,49 +155,18 @@ def of_bundle(
             exits=rule.exits,
         )
         times = bundle_timing.measure(task)
-    lines, compile_seconds, notes = times.lines, None, [NOTE, NO_TRIAL]
-    if net is not None:
-        more, compile_seconds, _ = yield from _torch(net, rule, shares, options)
-        lines, notes = (*lines, *more), [NOTE]
-    where = {**torch_timing.machine(device), "threads": options.thread_count}
-    return Benchmark(
-        str(folder),
-        rule.exits,
-        shares,
-        lines=lines,
-        compile_seconds=compile_seconds,
+    if net is None:
+        own = Benchmark(name, rule.exits, shares, (), None, where, busy, (NOTE, NO_TRIAL))
+    else:
+        own = yield from of_network(name, net, rule.exits, rule, options)
+    return replace(
+        own,
+        lines=(*times.lines, *own.lines),
         machine={**where, "onnxruntime": times.version},
         busy=busy,
-        notes=(*notes, *times.notes),
+        notes=tuple(dict.fromkeys((*own.notes, *times.notes))),
         unreliable=times.unreliable,
     )
-
-
-def _torch(
-    net: ExitNetwork, policy: Policy, shares: Sequence[float], options: BenchmarkOptions
-) -> Generator[str, None, tuple[tuple[Timing, ...], float | None, tuple[str, ...]]]:
-    """Lines, seconds of first calls, and notes, as of `Benchmark`."""
-    before = torch.get_num_threads()
-    lines: list[Timing] = []
-    compile_seconds: float | None = None
-    effort = Effort(options.repeats, options.seconds)
-    try:
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
-        with meter(next(net.parameters()).device) as running:
-            for backend in (None, options.backend) if options.backend else (None,):
-                subject = torch_timing.NetworkSubject(net, policy, shares, backend, options.repeats)
-                for batch in options.batches:
-                    yield f"torch, {'eager' if backend is None else 'compiled'}, batch {batch}"
-                    with torch.inference_mode():
-                        more, first_calls = measure(subject, batch, effort, running)
-                    lines += more
-                    if backend is not None:
-                        compile_seconds = (compile_seconds or 0.0) + first_calls
-            notes = tuple(not_measured(running))
-    finally:
-        torch.set_num_threads(before)
-    return tuple(lines), compile_seconds, notes
 
 
 def _network(

@@ -99,14 +99,16 @@ def _answer(task: BundleTask) -> dict[str, Any]:
     bundle = runtime.Bundle(task.bundle, task.threads)
     share = dict(zip(task.exits, task.shares, strict=True))
     # The stages are those of the exits where images can leave, or of all in a bundle to measure.
-    subject = BundleSubject(bundle, plain, tuple(share[stage.exit] for stage in bundle.stages))
+    shares = tuple(share[stage.exit] for stage in bundle.stages)
     if task.alone is not None:
-        calls = [call for call in subject.policy_calls(task.batches[0]) if call.what == task.alone]
+        calls = [c for c in _policy_calls(bundle, shares, task.batches[0]) if c.what == task.alone]
         return {"memory": _memory(calls, before)}
     lines: list[Timing] = []
     with Meter(find_packages(), Missing(NO_GPU)) as meter:
         for batch in task.batches:
-            lines += timed(subject, batch, Effort(task.repeats, task.seconds), meter)[0]
+            calls = _calls(bundle, plain, shares, batch)
+            effort = Effort(task.repeats, task.seconds)
+            lines += timed("onnxruntime", calls, batch, effort, meter)[0]
         notes = not_measured(meter)
     return {
         "lines": [asdict(line) for line in lines],
@@ -123,85 +125,66 @@ def _memory(calls: Sequence[TimedCall], before: int) -> int:
     return max(0, peak() - before)
 
 
-@dataclass(frozen=True, eq=False)
-class BundleSubject:
-    """A bundle in onnxruntime, beside the plain backbone where there is a graph of it."""
+def _calls(bundle: Any, plain: Any, shares: Sequence[float], batch: int) -> list[TimedCall]:
+    """What there is to time of a bundle: the plain backbone, where there is a session of it,
+    `_policy_calls`, and stages."""
+    whole = [*_policy_calls(bundle, shares, batch)]
+    if plain is not None:
+        whole.insert(0, _plain_call(plain, batch, bundle.plain_macs))
+    tensors: dict[int | None, list[Any]] = {None: [_noise(bundle, batch)]}
+    answer: Any = None
+    parts, before = [], 0
+    for at, stage in enumerate(bundle.stages):
+        call = partial(stage.run, tensors[stage.after], answer)
+        parts.append(TimedCall(f"stage {stage.exit}", call, stage.macs - before))
+        answer, *tensors[at] = call()
+        before = stage.macs
+    return [*whole, *parts]
 
-    bundle: Any  # a `runtime.Bundle`
-    plain: Any  # a session of onnxruntime, or None
-    shares: Sequence[float]  # of images that leave at each stage
-    engine: str = "onnxruntime"
 
-    def calls(self, batch: int) -> list[TimedCall]:
-        """See `Subject`."""
-        noise, macs = self._noise(batch), [stage.macs for stage in self.bundle.stages]
-        whole = list(self.policy_calls(batch))
-        if self.plain is not None:
-            whole.insert(0, _plain_call(self.plain, batch, self.bundle.plain_macs))
-        tensors: dict[int | None, list[Any]] = {None: [noise]}
-        answer: Any = None
-        parts = []
-        for at, stage in enumerate(self.bundle.stages):
-            call = partial(stage.run, tensors[stage.after], answer)
-            parts.append(TimedCall(f"stage {stage.exit}", call, macs[at] - (macs[at - 1] if at else 0)))
-            answer, *tensors[at] = call()
-        return [*whole, *parts]
+def _policy_calls(bundle: Any, shares: Sequence[float], batch: int) -> Iterator[TimedCall]:
+    """As `torch_timing.policy_calls`. shares: of images that leave at each stage."""
+    noise, stages = _noise(bundle, batch), bundle.stages
+    yield TimedCall(STAYS, partial(_under(bundle, [NEVER] * len(stages)).run, noise), stages[-1].macs)
+    if not any(shares[:-1]):
+        return
+    if batch > 1:
+        run = partial(with_shares(bundle, shares, noise).run, noise)
+        yield TimedCall(POLICY, run, float(run().compute.mean()) * bundle.plain_macs)
+        return
+    for at, share in enumerate(shares):
+        if share > 0:
+            alone = _under(bundle, [ALWAYS if i == at else NEVER for i in range(len(stages))])
+            yield TimedCall(POLICY, partial(alone.run, noise), stages[at].macs, share)
 
-    def policy_calls(self, batch: int) -> Iterator[TimedCall]:
-        """As `NetworkSubject.policy_calls`."""
-        noise, stages = self._noise(batch), self.bundle.stages
-        yield TimedCall(STAYS, partial(self._nothing_leaves().run, noise), stages[-1].macs)
-        if not any(self.shares[:-1]):
-            return
-        if batch > 1:
-            run = partial(self.with_shares(noise).run, noise)
-            yield TimedCall(POLICY, run, float(run().compute.mean()) * self.bundle.plain_macs)
-            return
-        for at, share in enumerate(self.shares):
-            if share > 0:
-                alone = self._under([ALWAYS if i == at else NEVER for i in range(len(stages))])
-                yield TimedCall(POLICY, partial(alone.run, noise), stages[at].macs, share)
 
-    def wait(self) -> None:
-        """onnxruntime returns when it is done."""
+def with_shares(bundle: Any, shares: Sequence[float], noise: Any) -> Any:
+    """A `runtime.Bundle` with thresholds that let these images leave with the shares, one a stage, or as
+    near to them as scores allow."""
+    stays = _under(bundle, [NEVER] * len(bundle.stages))
+    logits = stays.all_exits(noise)
+    counts = np.bincount(places(shares, len(noise)), minlength=len(shares))
+    inside = np.arange(len(noise))
+    thresholds = []
+    for at, stage in enumerate(stays.stages):
+        scores, _ = scoring.score(stays.score, logits[inside, at], stage.temperature, gate=stage.gate)
+        order = np.sort(scores)[::-1]
+        leaving = min(int(counts[at]), len(order))  # equal scores may have let more leave before
+        thresholds.append(float(order[leaving - 1]) if leaving else NEVER)
+        inside = inside[scores < thresholds[-1]]
+    return _under(bundle, thresholds)
 
-    def peak(self) -> None:
-        """Memory is measured in processes of their own."""
 
-    def with_shares(self, noise: Any) -> Any:
-        """The bundle with thresholds that let these images leave with the shares, or as near to them as
-        scores allow."""
-        stays = self._nothing_leaves()
-        logits = stays.all_exits(noise)
-        counts = np.bincount(places(self.shares, len(noise)), minlength=len(self.shares))
-        inside = np.arange(len(noise))
-        thresholds = []
-        for at, stage in enumerate(stays.stages):
-            scores, _ = scoring.score(
-                stays.score, logits[inside, at], stage.temperature, gate=stage.gate
-            )
-            order = np.sort(scores)[::-1]
-            leaving = min(int(counts[at]), len(order))  # equal scores may have let more leave before
-            threshold = float(order[leaving - 1]) if leaving else NEVER
-            thresholds.append(threshold)
-            inside = inside[scores < threshold]
-        return self._under(thresholds)
+def _under(bundle: Any, thresholds: Sequence[float]) -> Any:
+    """The same sessions under other thresholds. Scores that count, or are the same for all, cannot be
+    cut where one likes, so confidence stands for them."""
+    twin, score = bundle.with_thresholds(thresholds), scoring.SCORES[bundle.score]
+    twin.score = bundle.score if score.graded and not score.history else "confidence"
+    return twin
 
-    def _nothing_leaves(self) -> Any:
-        return self._under([NEVER] * len(self.bundle.stages))
 
-    def _under(self, thresholds: Sequence[float]) -> Any:
-        """The same sessions under other thresholds. Scores that count, or are the same for all, cannot
-        be cut where one likes, so confidence stands for them."""
-        twin = self.bundle.with_thresholds(thresholds)
-        score = scoring.SCORES.get(self.bundle.score)  # an old bundle's may be one that is gone
-        alone = score is not None and score.graded and not score.history
-        twin.score = self.bundle.score if alone else "confidence"
-        return twin
-
-    def _noise(self, batch: int) -> Any:
-        shape = (self.bundle.preprocessing.channels, *self.bundle.preprocessing.size)
-        return _normal(batch, shape)
+def _noise(bundle: Any, batch: int) -> Any:
+    return _normal(batch, (bundle.preprocessing.channels, *bundle.preprocessing.size))
 
 
 def _plain_call(plain: Any, batch: int, macs: int | None) -> TimedCall:

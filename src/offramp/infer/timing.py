@@ -1,17 +1,16 @@
 """Time, energy and memory of a network, measured the same way in every engine.
 
-A `Subject` says what there is to time of it, and `measure` times all of that side by side. Neither torch
-nor onnxruntime is imported here, so that either can be measured without the other.
+Neither torch nor onnxruntime is imported here, so that either can be measured without the other.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -95,95 +94,80 @@ class TimedCall:
     share: float = 1.0
 
 
-@dataclass(frozen=True)
-class MeasuredCall:
-    """A call and what it took. joules: of an image; memory: bytes; None where they were not measured."""
-
-    call: TimedCall
-    times: Times
-    joules: float | None = None
-    memory: int | None = None
-
-
-class Subject(Protocol):
-    """A network that can be measured, in some engine."""
-
-    @property
-    def engine(self) -> str: ...
-
-    def calls(self, batch: int) -> Sequence[TimedCall]:
-        """What there is to time with so many images at once: the whole network in each way of WHOLE that
-        it can run, then stages."""
-        ...
-
-    def wait(self) -> None:
-        """Until the device is done, so that a clock tells the truth."""
-        ...
-
-    def peak(self) -> int | None:
-        """The most bytes that the device held since the last call; None where that is not known."""
-        ...
-
-
 def measure(
-    subject: Subject,
+    engine: str,
+    calls: Sequence[TimedCall],
     batch: int,
     effort: Effort,
     meter: Meter | None = None,
+    *,
+    wait: Callable[[], object] = lambda: None,
+    most: Callable[[], int | None] = lambda: None,
     clock: Callable[[], float] = perf_counter,
 ) -> tuple[list[Timing], float]:
-    """Time everything that a subject can do with a batch of noise, side by side. meter: with one that
-    runs, energy is measured too. Returns a line for each thing timed, and the seconds that all first
-    calls took, compilation included."""
+    """Time calls that take a batch, side by side.
+
+    Args:
+        engine: As in `Timing`.
+        calls: Those of one name make one line.
+        batch: Images that each call takes.
+        effort: How long.
+        meter: With one that runs, energy and memory of whole networks are measured too.
+        wait: Until the device is done, so that the clock tells the truth.
+        most: The most bytes that the device held since its last call; None where that is not known.
+        clock: Of seconds.
+
+    Returns:
+        A line for each name, and the seconds that all first calls took, compilation included.
+    """
     began = clock()
-    calls = subject.calls(batch)
     for timed in calls:
         timed.call()
-    subject.wait()
+    wait()
     first_calls = clock() - began
-    times = interleaved({at: timed.call for at, timed in enumerate(calls)}, subject.wait, effort, clock)
-    lines: dict[str, list[MeasuredCall]] = {}
+    times = interleaved({at: timed.call for at, timed in enumerate(calls)}, wait, effort, clock)
+    energy: dict[int, float | None] = {}
+    memory: dict[int, int | None] = {}
     for at, timed in enumerate(calls):
-        energy, memory = None, None
         if meter is not None and timed.what in WHOLE:
-            subject.peak()  # resets it
-            energy = joules(timed.call, batch, meter, subject.wait)
+            most()  # resets it
+            energy[at] = joules(timed.call, batch, meter, wait)
             timed.call()
-            memory = subject.peak()
-        lines.setdefault(timed.what, []).append(MeasuredCall(timed, times[at], energy, memory))
-    return [_line(subject.engine, batch, parts) for parts in lines.values()], first_calls
+            memory[at] = most()
+    lines = []
+    for what in dict.fromkeys(timed.what for timed in calls):
+        rows = [at for at, timed in enumerate(calls) if timed.what == what]
+        shares = {at: calls[at].share for at in rows}
+        held = [bytes_ for at in rows if (bytes_ := memory.get(at)) is not None]
+        alike = times[rows[0]] if len(rows) == 1 else mixed([times[at] for at in rows], shares.values())
+        # The rate is that of the mean of medians, which the share of slow images moves and a single
+        # slow call does not.
+        lines.append(
+            Timing(
+                engine,
+                what,
+                batch,
+                p50=alike.p50,
+                p95=alike.p95,
+                rate=batch / sum(share * times[at].p50 for at, share in shares.items()),
+                macs=_mean(shares, {at: calls[at].macs for at in rows}),
+                repeats=min(len(times[at].samples) for at in rows),
+                joules=_mean(shares, energy),
+                memory=max(held, default=None),
+            )
+        )
+    return lines, first_calls
 
 
-def _line(engine: str, batch: int, parts: Sequence[MeasuredCall]) -> Timing:
-    """The line of a call, or of several of which each happens with its share. The rate of those is that
-    of their mean, which the share of slow images moves and a single slow call does not."""
-
-    shares = [part.call.share for part in parts]
-
-    def mean(values: Sequence[float | None]) -> float | None:
-        each = [share * x for share, x in zip(shares, values, strict=True) if x is not None]
-        return sum(each) if len(each) == len(parts) else None
-
-    times = parts[0].times
-    if len(parts) > 1:
-        times = mixed([part.times for part in parts], shares)
-    return Timing(
-        engine,
-        parts[0].call.what,
-        batch,
-        p50=times.p50,
-        p95=times.p95,
-        rate=batch / sum(part.call.share * part.times.p50 for part in parts),
-        macs=mean([part.call.macs for part in parts]),
-        repeats=min(len(part.times.samples) for part in parts),
-        joules=mean([part.joules for part in parts]),
-        memory=max((part.memory for part in parts if part.memory is not None), default=None),
-    )
+def _mean(shares: Mapping[int, float], values: Mapping[int, float | None]) -> float | None:
+    """None where a value is not known."""
+    each = [share * x for at, share in shares.items() if (x := values.get(at)) is not None]
+    return sum(each) if len(each) == len(shares) else None
 
 
 def interleaved(
     calls: Mapping[Key, Callable[[], object]],
-    wait: Callable[[], None],
+    wait: Callable[[], object],
     effort: Effort,
     clock: Callable[[], float] = perf_counter,
 ) -> dict[Key, Times]:
@@ -208,7 +192,7 @@ def interleaved(
     return {name: Times(tuple(seconds)) for name, seconds in samples.items()}
 
 
-def mixed(times: Sequence[Times], shares: Sequence[float]) -> Times:
+def mixed(times: Sequence[Times], shares: Iterable[float]) -> Times:
     """What is seen when each of several things happens with its share; shares of 0 are left out."""
     pairs = [(t, s) for t, s in zip(times, shares, strict=True) if s > 0]
     samples = tuple(x for t, _ in pairs for x in t.samples)
@@ -230,7 +214,7 @@ def joules(
     call: Callable[[], object],
     images: int,
     meter: Meter,
-    wait: Callable[[], None] = lambda: None,
+    wait: Callable[[], object] = lambda: None,
     seconds: float = METERED_S,
     clock: Callable[[], float] = perf_counter,
 ) -> float | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -37,20 +36,11 @@ from offramp.policy.costs import Costs
 from offramp.policy.limits import LIMITS, check_times
 from offramp.policy.policy import Policy
 from offramp.policy.stage_times import in_time, of_file
+from offramp.policy.stage_times import measured as measured_costs
 from offramp.store.provenance import provenance
 from offramp.study.trained import network_costs
 
 SPREAD = 1.25  # of the median: what nine rounds of ten may take at most
-
-
-@dataclass(frozen=True)
-class PartTimes:
-    """What the parts of a network with K exits take, each measured apart."""
-
-    batch: int  # images at once
-    segments: tuple[Times, ...]  # [K] times of a batch
-    heads: tuple[Times, ...]  # [K]; head K is the classifier
-    plain: Times  # the backbone in one call
 
 
 def times_for(
@@ -71,30 +61,29 @@ def times_for(
         return None
     here, before = net(), busy_cores()
     times = stage_times(here, batch, score, Effort(1000, 10.0))
-    return measured(times, costs, max(before, busy_cores()), machine(next(here.parameters()).device))
+    busy = max(before, busy_cores())
+    return measured(times, batch, costs, busy, machine(next(here.parameters()).device))
 
 
-def measured(times: PartTimes, costs: Costs, busy: float, where: Mapping[str, Any]) -> MeasuredCosts:
-    """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so. busy: cores
-    that other processes kept busy; where: the machine."""
+def measured(
+    times: Mapping[str, Times], batch: int, costs: Costs, busy: float, where: Mapping[str, Any]
+) -> MeasuredCosts:
+    """What nine of ten rounds keep, the medians, and why they are not to be trusted, if so. times: of
+    `stage_times`; busy: cores that other processes kept busy; where: the machine."""
 
     def of_parts(number: Callable[[Times], float]) -> Costs:
-        return in_time(costs, map(number, times.segments), map(number, times.heads), times.batch)
+        every = range(1, len(costs.segments) + 1)
+        segments, heads = ([number(times[f"{kind} {i}"]) for i in every] for kind in ("segment", "head"))
+        return in_time(costs, segments, heads, batch)
 
     median, upper, mean = (of_parts(attrgetter(name)) for name in ("p50", "p90", "mean"))
-    record = {
-        "batch": times.batch,
-        "segments": [t.p50 for t in times.segments],
-        "heads": [t.p50 for t in times.heads],
-        "plain": times.plain.p50,
-        "segments_p90": [t.p90 for t in times.segments],
-        "heads_p90": [t.p90 for t in times.heads],
-        "repeats": len(times.plain.samples),
+    about = {
+        "repeats": len(times["segment 1"].samples),
         "busy": busy,
         "doubts": [*_doubts(median.full, upper.full, mean.full, busy)],
         "machine": dict(where),
     }
-    return MeasuredCosts(upper, median, record)
+    return measured_costs(upper, median, batch, about)
 
 
 def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[str]:
@@ -117,17 +106,12 @@ def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[s
 
 
 @torch.inference_mode()
-def stage_times(net: ExitNetwork, batch: int, score: str | None, effort: Effort) -> PartTimes:
-    """Measure the parts of a network on noise: the numbers in a tensor change no time, and all trunks of
-    a network are alike, so one stands for each. score: with one, a head takes what its exit costs
-    besides: the score, the decision, the answer."""
+def stage_times(net: ExitNetwork, batch: int, score: str | None, effort: Effort) -> dict[str, Times]:
+    """Measure `stage_calls` on noise: the numbers in a tensor change no time, and all trunks of a
+    network are alike, so one stands for each."""
     device = next(net.parameters()).device
-    images = noise(net, batch, device)
-    calls = {"plain": plain_call(net, images), **stage_calls(net, images, score)}
-    times = interleaved(calls, partial(devices.synchronize, device), effort)
-    numbers = range(1, net.exits + 1)
-    segments = tuple(times[f"segment {i}"] for i in numbers)
-    return PartTimes(batch, segments, tuple(times[f"head {i}"] for i in numbers), times["plain"])
+    calls = stage_calls(net, noise(net, batch, device), score)
+    return interleaved(calls, partial(devices.synchronize, device), effort)
 
 
 def plain_call(
@@ -142,7 +126,9 @@ def plain_call(
 def stage_calls(
     net: ExitNetwork, images: torch.Tensor, score: str | None = None, backend: str | None = None
 ) -> dict[str, Callable[[], Any]]:
-    """Each stage of the final exit's trunk, and each head, on what comes to it from `images`."""
+    """`segment K` and `head K`: each stage of the final exit's trunk, and each head, on what comes to it
+    from `images`. score: with one, a head takes what its exit costs besides: the score, the decision,
+    the answer."""
     own = stages(net, range(1, net.exits + 1), backend)
     trunk = inside(net).trunk_of[-1]
     tensors: tuple[torch.Tensor, ...] = (images,)
@@ -153,74 +139,67 @@ def stage_calls(
         calls[f"segment {i}"] = partial(segment, *tensors)
         tensors = tuple(segment(*tensors))
         call = partial(head, tensors, before)
-        if score is None:
-            calls[f"head {i}"] = call
-        else:
-            finish = partial(_decide, score) if i < net.exits else _answer
-            calls[f"head {i}"] = partial(_finished, call, finish)
+        calls[f"head {i}"] = call if score is None else partial(_decided, call, score, i == net.exits)
         before = call()
     return calls
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkSubject:
-    """A network in torch under a policy, to be measured where it is. What leaves where is laid down
-    beforehand, with the shares and in random order; scores are computed and compared all the same."""
+def network_calls(
+    net: ExitNetwork,
+    policy: Policy,
+    shares: Sequence[float],
+    batch: int,
+    backend: str | None = None,
+    orders: int = 50,
+) -> list[TimedCall]:
+    """What there is to time of a network in torch: the plain one, `policy_calls`, and stages. The
+    arguments are those of `policy_calls`."""
+    images = noise(net, batch, next(net.parameters()).device)
+    stage = stage_calls(net, images, None, backend)
+    return [
+        TimedCall(PLAIN, plain_call(net, images, backend), net.plain_macs),
+        *policy_calls(net, policy, shares, images, backend, orders),
+        *(TimedCall(what, call, net.macs(_part(what))) for what, call in stage.items()),
+    ]
 
-    net: ExitNetwork  # in eval mode
-    policy: Policy  # names exits of the network
-    shares: Sequence[float]  # of images that leave at each of the policy's exits
-    backend: str | None = None  # of torch.compile; None runs eagerly
-    orders: int = 50  # random orders of leaving, which calls take in turn
 
-    @property
-    def engine(self) -> str:
-        return "eager" if self.backend is None else "compiled"
+def policy_calls(
+    net: ExitNetwork,
+    policy: Policy,
+    shares: Sequence[float],
+    images: torch.Tensor,
+    backend: str | None = None,
+    orders: int = 50,
+) -> Iterator[TimedCall]:
+    """The network that nothing leaves, and, where any image leaves early, the policy: for single images
+    one call an exit that any leave at. What leaves where is laid down beforehand, in random order;
+    scores are computed and compared all the same.
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
-
-    def calls(self, batch: int) -> list[TimedCall]:
-        """See `Subject`."""
-        images = noise(self.net, batch, self.device)
-        plain = plain_call(self.net, images, self.backend)
-        return [
-            TimedCall(PLAIN, plain, self.net.plain_macs),
-            *self.policy_calls(images),
-            *(
-                TimedCall(what, call, self.net.macs(_part(what)))
-                for what, call in stage_calls(self.net, images, None, self.backend).items()
-            ),
-        ]
-
-    def policy_calls(self, images: torch.Tensor) -> Iterator[TimedCall]:
-        """The network that nothing leaves, and, where any image leaves early, the policy: for single
-        images one call an exit that any leave at."""
-        predictor = Predictor(self.net, self.policy, self.backend)
-        owners = list(inside(self.net).trunk_of)
-        macs = self.policy.macs(network_costs(self.net, owners, list(self.policy.exits)))
-        batch, last = len(images), len(self.shares) - 1
-        stay = torch.full((batch,), last, device=self.device)
-        yield TimedCall(STAYS, partial(predictor, images, stay), macs[self.policy.active[-1]])
-        if not any(self.shares[:last]):
-            return
-        if batch == 1:
-            for at, share in enumerate(self.shares):
-                if share > 0:
-                    here = torch.tensor([at], device=self.device)
-                    yield TimedCall(POLICY, partial(predictor, images, here), macs[at], share)
-            return
-        orders = [torch.from_numpy(places(self.shares, batch, turn)) for turn in range(self.orders)]
-        turns = itertools.cycle([order.to(self.device) for order in orders])
-        mean = sum(share * each for share, each in zip(self.shares, macs, strict=True))
-        yield TimedCall(POLICY, lambda: predictor(images, next(turns)), mean)
-
-    def wait(self) -> None:
-        devices.synchronize(self.device)
-
-    def peak(self) -> int | None:
-        return devices.peak_memory(self.device)
+    Args:
+        net: In eval mode.
+        policy: Names exits of the network.
+        shares: Of images that leave at each of the policy's exits.
+        images: [B, ...] on the network's device.
+        backend: Of torch.compile; None runs eagerly.
+        orders: Random orders of leaving, which calls take in turn.
+    """
+    predictor = Predictor(net, policy, backend)
+    macs = policy.macs(network_costs(net, list(inside(net).trunk_of), list(policy.exits)))
+    batch, last = len(images), len(shares) - 1
+    stay = torch.full((batch,), last, device=images.device)
+    yield TimedCall(STAYS, partial(predictor, images, stay), macs[policy.active[-1]])
+    if not any(shares[:last]):
+        return
+    if batch == 1:
+        for at, share in enumerate(shares):
+            if share > 0:
+                here = torch.tensor([at], device=images.device)
+                yield TimedCall(POLICY, partial(predictor, images, here), macs[at], share)
+        return
+    drawn = [torch.from_numpy(places(shares, batch, turn)) for turn in range(orders)]
+    turns = itertools.cycle([order.to(images.device) for order in drawn])
+    mean = sum(share * each for share, each in zip(shares, macs, strict=True))
+    yield TimedCall(POLICY, lambda: predictor(images, next(turns)), mean)
 
 
 def _part(what: str) -> Part:
@@ -246,14 +225,10 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def _finished(head: Callable[[], torch.Tensor], finish: Callable[[torch.Tensor], object]) -> object:
-    return finish(head())
-
-
-def _decide(score: str, logits: torch.Tensor) -> int:
+def _decided(head: Callable[[], torch.Tensor], score: str, final: bool) -> object:
+    """A head, and what its exit costs besides."""
+    logits = head()
+    if final:
+        return scoring.answers(logits), scoring.probabilities(logits).amax(dim=-1)
     scores, _ = scoring.score(score, logits, gate=(0.0,) * scoring.GATE_SIZE)
     return len((scores < 2).nonzero())
-
-
-def _answer(logits: torch.Tensor) -> object:
-    return scoring.answers(logits), scoring.probabilities(logits).amax(dim=-1)

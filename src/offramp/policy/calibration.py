@@ -52,8 +52,8 @@ class Target:
 
 
 class Chosen(BaseModel):
-    """What a policy came to on the calibration split. One that was set by hand has `leaving` alone. What
-    an earlier offramp did not write is at its default. Both stay absent from JSON."""
+    """What a policy came to on the calibration split. One that was set by hand has `leaving` alone; what
+    is at its default stays absent from JSON."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="allow")
 

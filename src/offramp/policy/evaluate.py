@@ -8,7 +8,6 @@ from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from offramp.labels import several
 from offramp.policy import quality, scoring
@@ -111,34 +110,23 @@ def evaluate(policy: Policy, rows: SplitLogits, costs: Costs, classes: Sequence[
     )
 
 
-def limited(target: Target, tested: Evaluation, level: float = 0.95) -> Interval | None:
-    """What a target limits of answers, with its interval: of one on accuracy the share of wrong ones.
-    None of a budget, and of labels where a single image has no interval."""
-    rule, count = LIMITS[target.kind], tested.images
-
-    def number(share: Interval) -> int:
-        return round(share.value * count)
-
-    if rule.by == "budget":
-        return None
-    if rule.by == "accuracy":
-        return quality.share(count - number(tested.policy), count, level)
+def limited(target: Target, tested: Evaluation) -> Interval | None:
+    """What a target limits of answers, with its interval. None of a budget, and of labels where a single
+    image has no interval."""
+    limit = LIMITS[target.kind]
+    if limit.by in ("budget", "accuracy"):
+        return tested.policy if limit.by == "accuracy" else None
     match target.loss:
         case "wrong":
-            lost = number(tested.harm)
-            return quality.difference(lost, lost - number(tested.loss), count, level)
+            return tested.loss
         case "harm":
-            return quality.share(number(tested.harm), count, level)
+            return tested.harm
         case "disagreement":
-            return quality.share(number(tested.disagreement), count, level)
+            return tested.disagreement
         case "label" | "miss" | "label-harm" | "miss-harm" as loss:
             kind, _, harm = loss.partition("-")
             gap = tested.labels[kind].harm if harm else tested.labels[kind].more
-            if gap.low is None or gap.high is None:
-                return None
-            wide = stats.t.ppf(0.5 + level / 2, count - 1) / stats.t.ppf(0.975, count - 1)
-            low, high = (gap.mean + wide * (end - gap.mean) for end in (gap.low, gap.high))
-            return Interval(gap.mean, float(low), float(high))
+            return None if gap.low is None or gap.high is None else Interval(gap.mean, gap.low, gap.high)
         case other:
             assert_never(other)
 

@@ -223,28 +223,20 @@ def to_json(policy: Policy) -> str:
     warmth = policy.temperatures or (1.0,) * len(policy.exits)
     gates = policy.gates or (None,) * len(policy.exits)
     rows = zip(policy.exits, policy.thresholds, warmth, gates, strict=True)
-    value = _PolicyFile(
-        format=1,
-        trial=origin.trial,
-        trial_hash=origin.trial_hash,
-        classes=origin.classes,
-        score=policy.score,
-        exits=[
-            _Exit(exit=k, threshold=t, temperature=w, gate=None if g is None else list(g))
-            for k, t, w, g in rows
-        ],
-        carry=policy.carry,
-        target=origin.target_json,
-        chosen=origin.chosen_json,
-        statement=origin.statement,
-    )
-    plain = value.model_dump(mode="json")
-    if not policy.carry:  # files without what is newer stay as they were, to the byte
-        del plain["carry"]
-    if policy.gates is None:
-        for exit in plain["exits"]:
-            del exit["gate"]
-    return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+    names = ("exit", "threshold", "temperature", "gate")
+    value = {
+        "format": 1,
+        "trial": origin.trial,
+        "trial_hash": origin.trial_hash,
+        "classes": origin.classes,
+        "score": policy.score,
+        "exits": [dict(zip(names, row, strict=True)) for row in rows],
+        "carry": policy.carry,
+        "target": origin.target_json,
+        "chosen": origin.chosen_json,
+        "statement": origin.statement,
+    }
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def as_policy(policy: Policy | str | Path) -> Policy:

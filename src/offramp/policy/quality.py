@@ -62,11 +62,9 @@ class Difference:
 
 
 def paired(
-    a: Sequence[float] | NDArray[np.floating],
-    b: Sequence[float] | NDArray[np.floating],
-    level: float = 0.95,
+    a: Sequence[float] | NDArray[np.floating], b: Sequence[float] | NDArray[np.floating]
 ) -> Difference:
-    """Student's t interval of the mean paired difference. a, b: [N]; level: between 0 and 1.
+    """Student's t interval of 95 % of the mean paired difference. a, b: [N].
 
     Raises ValueError when the lengths differ or are zero.
     """
@@ -77,7 +75,7 @@ def paired(
     mean, count = float(differences.mean()), len(differences)
     if count < 2:
         return Difference(mean, None, None, count)
-    half = float(stats.t.ppf(0.5 + level / 2, count - 1) * differences.std(ddof=1) / np.sqrt(count))
+    half = float(stats.t.ppf(0.975, count - 1) * differences.std(ddof=1) / np.sqrt(count))
     return Difference(mean, mean - half, mean + half, count)
 
 

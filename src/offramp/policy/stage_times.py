@@ -130,15 +130,11 @@ def of_file(path: Path, costs: Costs, batch: int, kind: LimitKind) -> MeasuredCo
             f"{path} is of another network than the trial's, whose MACs differ; measure a "
             "bundle of this trial, or of one of the same backbone, exits and image size"
         )
-    upper, median = _costs(rows, costs, batch, of), _costs(rows, costs, batch, "p50")
-    record = {
+    about = {
         "source": "stage-times",
         "device": times.device,
         "precision": times.precision,
-        "batch": batch,
         "of": of,
-        **_seconds(median, batch, ""),
-        **_seconds(upper, batch, "_used"),
         "threads": times.threads,
         "repeats": times.repeats,
         "doubts": list(_doubts(rows, times)),
@@ -148,7 +144,19 @@ def of_file(path: Path, costs: Costs, batch: int, kind: LimitKind) -> MeasuredCo
             "threads": times.threads,
         },
     }
-    return MeasuredCosts(upper, median, record)
+    upper, median = (_costs(rows, costs, batch, number) for number in (of, "p50"))
+    return measured(upper, median, batch, about)
+
+
+def measured(upper: Costs, median: Costs, batch: int, about: Mapping[str, Any]) -> MeasuredCosts:
+    """Times of parts, and their record, which has seconds of a batch. about: where and how they were
+    measured, as JSON."""
+    seconds = {
+        f"{name}{ending}": [1e-9 * batch * each for each in part]
+        for ending, costs in (("", median), ("_used", upper))
+        for name, part in (("segments", costs.segments), ("heads", costs.heads))
+    }
+    return MeasuredCosts(upper, median, {"batch": batch, **seconds, **about})
 
 
 def unlike(timed: str, device: str, int8: bool) -> tuple[str, ...]:
@@ -165,10 +173,9 @@ def unlike(timed: str, device: str, int8: bool) -> tuple[str, ...]:
 
 def recorded(record: Mapping[str, Any], costs: Costs) -> MeasuredCosts:
     """The times in a policy file, as `calibrate` read them. Raises KeyError where it has none."""
-    used = "_used" if "segments_used" in record else "_p90"
     upper, median = (
         in_time(costs, record[f"segments{ending}"], record[f"heads{ending}"], record["batch"])
-        for ending in (used, "")
+        for ending in ("_used", "")
     )
     return MeasuredCosts(upper, median, record)
 
@@ -178,12 +185,6 @@ def in_time(costs: Costs, segments: Iterable[float], heads: Iterable[float], bat
     batch."""
     first, second = (tuple(round(1e9 * each / batch) for each in parts) for parts in (segments, heads))
     return replace(costs, segments=first, heads=second)
-
-
-def _seconds(costs: Costs, batch: int, ending: str) -> dict[str, list[float]]:
-    """As a record keeps them: seconds of a batch."""
-    parts = {"segments": costs.segments, "heads": costs.heads}
-    return {f"{name}{ending}": [1e-9 * batch * n for n in part] for name, part in parts.items()}
 
 
 def _costs(rows: Sequence[TimedStage], costs: Costs, batch: int, of: RoundsNumber) -> Costs:

@@ -127,7 +127,7 @@ def above_aim(policy: Policy, tested: Evaluation, noun: str = "image") -> str | 
     if target is None:
         return None
     accurate = LIMITS[target.kind].by == "accuracy"
-    came = tested.policy if accurate else limited(target, tested)
+    came = limited(target, tested)
     if came is None or came.value == target.value or (came.value < target.value) is not accurate:
         return None
     what, beyond = ("accuracy", "below") if accurate else (LOST[target.loss], "above")
