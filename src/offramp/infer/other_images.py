@@ -46,12 +46,8 @@ def on_folder(
     device: torch.device,
     trust_code: bool,
 ) -> Generator[str, None, OtherImages]:
-    """Evaluate a policy on a folder of `CLASS/IMAGE`. Yields what it does, in words.
-
-    Raises:
-        OfframpError: The policy is of another trial, the network takes no image files or has several
-            labels an image, or a folder is none of its classes.
-    """
+    """Evaluate a policy on a folder of `CLASS/IMAGE`. Yields what it does, in words. Raises OfframpError
+    where the network cannot answer these images, or a folder is none of its classes."""
     trial = store.find_trial(prefix)
     manifest, rule = store.read_trial(trial), checked_policy(store, trial, policy)
     answers = trained.read(store, trial, trust_code)

@@ -105,21 +105,8 @@ def measure(
     most: Callable[[], int | None] = lambda: None,
     clock: Callable[[], float] = perf_counter,
 ) -> tuple[list[Timing], float]:
-    """Time calls that take a batch, side by side.
-
-    Args:
-        engine: As in `Timing`.
-        calls: Those of one name make one line.
-        batch: Images that each call takes.
-        effort: How long.
-        meter: With one that runs, energy and memory of whole networks are measured too.
-        wait: Until the device is done, so that the clock tells the truth.
-        most: The most bytes that the device held since its last call; None where that is not known.
-        clock: Of seconds.
-
-    Returns:
-        A line for each name, and the seconds that all first calls took, compilation included.
-    """
+    """Time calls that take a batch, side by side: a line for each name, and the seconds that all first
+    calls took, compilation included. most: bytes that the device held at most since its last call."""
     began = clock()
     for timed in calls:
         timed.call()

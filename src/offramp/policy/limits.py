@@ -165,12 +165,7 @@ COMPANIONS = ("confidence", "on-average", "without-labels")  # what goes with a 
 
 
 def words(name: str) -> str:
-    """A limit's name in messages, which stands for `--max-mean-macs` and `max_mean_macs` alike.
-
-    Example:
-        >>> words("max-mean-macs"), words("on_average")
-        ('max mean MACs', 'on average')
-    """
+    """A limit's name in messages: `max mean MACs` of `max-mean-macs` and `max_mean_macs` alike."""
     return re.sub("[-_]", " ", name).replace("macs", "MACs")
 
 
