@@ -77,7 +77,8 @@ def measured(
 
     median, upper, mean = (of_parts(attrgetter(name)) for name in ("p50", "p90", "mean"))
     about = {
-        "repeats": len(times["segment 1"].samples),
+        "plain": times["plain"].p50,
+        "repeats": len(times["plain"].samples),
         "busy": busy,
         "doubts": [*_doubts(median.full, upper.full, mean.full, busy)],
         "machine": dict(where),
@@ -106,10 +107,11 @@ def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[s
 
 @torch.inference_mode()
 def stage_times(net: ExitNetwork, batch: int, score: str | None, effort: Effort) -> dict[str, Times]:
-    """Measure `stage_calls` on noise: the numbers in a tensor change no time, and all trunks of a
-    network are alike, so one stands for each."""
+    """Measure the plain backbone and `stage_calls` on noise: the numbers in a tensor change no time, and
+    all trunks of a network are alike, so one stands for each."""
     device = next(net.parameters()).device
-    calls = stage_calls(net, noise(net, batch, device), score)
+    images = noise(net, batch, device)
+    calls = {"plain": plain_call(net, images), **stage_calls(net, images, score)}
     return interleaved(calls, partial(devices.synchronize, device), effort)
 
 
