@@ -57,10 +57,11 @@ def test_what_is_lost_is_what_stored_logits_say(place: Path) -> None:
     policy = ("--policy", place / "policy.json")
     same = benchmark(place, "same", "joint", *policy)
     of_files, of_test = (
-        {k: same[name][k] for k in ("images", "full", "policy", "loss")} for name in ("there", "test")
+        {k: same[name][k] for k in ("images", "full", "policy", "loss")}
+        for name in ("elsewhere", "test")
     )
     assert of_files == of_test and of_test["images"] == 150 and same["unread"] == 0
-    assert same["there"]["macs"] == pytest.approx(same["test"]["macs"])
+    assert same["elsewhere"]["macs"] == pytest.approx(same["test"]["macs"])
     store, rule = Store(place / "runs"), Policy.load(place / "policy.json")
     arrays = store.trial_logits(store.find_trial("joint"))
     rows = arrays["test_labels"] < 5
@@ -68,9 +69,9 @@ def test_what_is_lost_is_what_stored_logits_say(place: Path) -> None:
     answers = logits.argmax(-1)
     left = answers[np.arange(len(named)), rule.leaves(logits)]
     moved = benchmark(place, "next", "joint", *policy)
-    assert moved["unread"] == 1 and moved["there"]["images"] == rows.sum()
-    assert moved["there"]["full"]["value"] == pytest.approx((answers[:, -1] == named).mean())
-    assert moved["there"]["policy"]["value"] == pytest.approx((left == named).mean()) != 1
+    assert moved["unread"] == 1 and moved["elsewhere"]["images"] == rows.sum()
+    assert moved["elsewhere"]["full"]["value"] == pytest.approx((answers[:, -1] == named).mean())
+    assert moved["elsewhere"]["policy"]["value"] == pytest.approx((left == named).mean()) != 1
     assert moved["test"] == same["test"]
 
 

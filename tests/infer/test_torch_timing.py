@@ -41,7 +41,7 @@ def net() -> ExitNetwork:
 @pytest.mark.parametrize("score", [None, "confidence", "patience"])
 def test_every_part_is_measured(net: ExitNetwork, batch: int, score: str | None) -> None:
     times = torch_timing.stage_times(net, batch, score, FEW)
-    assert [*times] == [f"{kind} {i}" for i in EXITS for kind in ("segment", "head")]
+    assert [*times] == ["plain", *(f"{kind} {i}" for i in EXITS for kind in ("segment", "head"))]
     assert all(len(t.samples) == 5 and t.p50 > 0 for t in times.values())
 
 
@@ -83,13 +83,14 @@ def cascade(net: ExitNetwork) -> ExitNetwork:
 @pytest.mark.parametrize("carry", [0.0, 0.5, "learned"])
 def test_times_are_of_exits_that_carry_as_the_network_does(carry: Any) -> None:
     """Else a policy that is chosen by them is refused by the network that it was made for."""
-    times = {f"{kind} {i}": Times((1.0,)) for i in EXITS for kind in ("segment", "head")}
+    names = ("plain", *(f"{kind} {i}" for i in EXITS for kind in ("segment", "head")))
+    times = {name: Times((1.0,)) for name in names}
     costs = torch_timing.measured(times, 1, replace(COSTS, carry=carry), 0.0, {})
     assert costs.costs.carry == costs.median.carry == carry
 
 
 def test_costs_are_nanoseconds_an_image() -> None:
-    seconds = {"segment 1": 4e-3, "segment 2": 8e-3, "head 1": 1e-3, "head 2": 2e-3}
+    seconds = {"segment 1": 4e-3, "segment 2": 8e-3, "head 1": 1e-3, "head 2": 2e-3, "plain": 1.0}
     parts = {name: Times((second, 100.0, second)) for name, second in seconds.items()}
     costs = torch_timing.measured(parts, 4, Costs((10, 10), (2, 2), (0, 0), (1, 2)), 0.0, {})
     assert costs.median == Costs((1_000_000, 2_000_000), (250_000, 500_000), (0, 0), (1, 2))
@@ -192,7 +193,7 @@ class Machine:
 
 def measured(machine: Machine, others: float = 0.0) -> MeasuredCosts:
     """As `times_for` measures, on this machine."""
-    truth = {}
+    truth = {"plain": 1e-3}
     for i in range(4):
         truth |= {f"segment {i + 1}": 1e-9 * TIMES.segments[i], f"head {i + 1}": 1e-9 * TIMES.heads[i]}
     runs = {name: partial(machine.work, seconds) for name, seconds in truth.items()}

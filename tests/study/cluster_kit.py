@@ -1,6 +1,5 @@
 """One Ray cluster of processes for all tests of clusters, and what they run on it."""
 
-import json
 import os
 import secrets
 import socket
@@ -36,19 +35,16 @@ seeds: [1]
 strategies: [baseline, joint, two-stage]
 backbone: digits-cnn
 data: digits
-numerics: {profile}
+numerics: cpu-one-thread
 recipe: {{epochs: {epochs}, batch_size: 64, learning_rate: 1e-3, optimizer: adam}}
 """
-ONE_THREAD = {"numerics": {"device": "cpu", "threads": 1}}
 
 
 def study_file(folder: Path, epochs: int = 2) -> Path:
     """A study of three strategies of one thread each, in a new folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    profile = folder / "one.json"
-    profile.write_text(json.dumps(ONE_THREAD))
     path = folder / "study.yaml"
-    path.write_text(STUDY.format(profile=profile, epochs=epochs))
+    path.write_text(STUDY.format(epochs=epochs))
     return path
 
 

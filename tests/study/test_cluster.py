@@ -261,7 +261,7 @@ def test_a_worker_a_machine_and_a_new_one(machines: Machines, tmp_path: Path) ->
 
 def test_the_demo_on_an_object_store(machines: Machines, s3: str, tmp_path: Path) -> None:
     """The same of all nine strategies, with a store that is no folder."""
-    one_thread = f"numerics={study_file(tmp_path).parent / 'one.json'}"
+    one_thread = "numerics=cpu-one-thread"
     data, hold = holding(tmp_path / "data")
     plan = make_plan(read(DEMO, [one_thread, "recipe.epochs=4", "seeds=[42]", data]), CPU)
     local, store = Store(tmp_path / "local"), Store(s3)

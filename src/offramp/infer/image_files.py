@@ -132,12 +132,8 @@ def open_trial(
     device: torch.device,
     trust_code: bool = False,
 ) -> Network:
-    """A trial under the policy in a file; without one, every image goes to the final exit.
-
-    Raises:
-        OfframpError: The policy is of another network or misses an exit, the weights are gone, or it is
-            not recorded how pictures become what the network takes.
-    """
+    """The policy is that in a file; without one every image goes to the final exit. Raises OfframpError
+    for a policy that does not fit, weights that are gone, and pictures that nothing makes pixels of."""
     trial = store.find_trial(prefix)
     manifest = store.read_trial(trial)
     exits = manifest.exits
@@ -222,9 +218,8 @@ def find(paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def check(files: Sequence[Path], how: Preprocessing) -> tuple[list[Path], list[Unanswered]]:
-    """The files that can be read, as far as their first bytes tell, and the others; no pixel is decoded,
-    so a mistake shows before the work. Raises OfframpError, with the first reason, where the network
-    takes none of them."""
+    """The files that can be read, as far as their first bytes tell, and the others. Raises OfframpError,
+    with the first reason, where the network takes none of them."""
     good, damaged, other = [], [], None
     for file in files:
         try:

@@ -34,7 +34,7 @@ class OtherImages:
     folder: str  # of the images
     plain_macs: int  # of the network without early exits
     test: Evaluation  # on the test split
-    there: Evaluation  # on the images of the folder
+    elsewhere: Evaluation  # on the images of the folder
     unread: int  # files of the folder that are no readable images
 
 
@@ -46,12 +46,8 @@ def on_folder(
     device: torch.device,
     trust_code: bool,
 ) -> Generator[str, None, OtherImages]:
-    """Evaluate a policy on a folder of `CLASS/IMAGE`. Yields what it does, in words.
-
-    Raises:
-        OfframpError: The policy is of another trial, the network takes no image files or has several
-            labels an image, or a folder is none of its classes.
-    """
+    """Evaluate a policy on a folder of `CLASS/IMAGE`. Yields what it does, in words. Raises OfframpError
+    where the network cannot answer these images, or a folder is none of its classes."""
     trial = store.find_trial(prefix)
     manifest, rule = store.read_trial(trial), checked_policy(store, trial, policy)
     answers = trained.read(store, trial, trust_code)
@@ -94,5 +90,7 @@ def on_folder(
     if not right:
         raise OfframpError(f"none of {counted(len(damaged), 'file')} in {folder} is a readable image")
     rows = SplitLogits(torch.cat(logits).numpy(), np.array(right))
-    test, there = (evaluate(rule, each, answers.costs, answers.classes) for each in (answers.test, rows))
-    return OtherImages(str(folder), answers.plain_macs, test, there, len(damaged))
+    test, elsewhere = (
+        evaluate(rule, each, answers.costs, answers.classes) for each in (answers.test, rows)
+    )
+    return OtherImages(str(folder), answers.plain_macs, test, elsewhere, len(damaged))

@@ -255,11 +255,8 @@ class Predictor:
         return tensors
 
     def _packed(self, trunk: int, segment: int, tensors: Tensors, stay: Tensor) -> Tensors:
-        """The rows that stay of what a segment handed on. Indexing keeps channels_last, which
-        index_select does not.
-
-        Raises OfframpError where a tensor has no row for each image.
-        """
+        """The rows that stay of what a segment handed on; raises OfframpError where a tensor has no row
+        an image. Indexing keeps channels_last, which index_select does not."""
         inside(self._net).trunks[trunk].check_rows(segment)
         return tuple(t[stay] for t in tensors)
 
@@ -325,13 +322,9 @@ class Stages:
 
 
 def stages(net: ExitNetwork, exits: Sequence[int], backend: str | None = None) -> Stages:
-    """What `exits` of `net` run, in eval mode, on the network's own tensors. backend: of torch.compile,
-    such as `inductor`; None runs eagerly. Each stage is compiled by itself when it is first called: for
-    a single image, and once or twice for any other number of them.
-
-    Raises:
-        OfframpError: The network is in train mode, or the backend is unknown.
-    """
+    """What `exits` of `net` run, in eval mode, on the network's own tensors. With a backend of
+    torch.compile each stage is compiled when it is first called. Raises OfframpError in train mode, and
+    for no backend."""
     if _trains(net, exits):
         raise OfframpError("the network is in train mode, where answers are random; call net.eval()")
     check_backend(backend)

@@ -33,12 +33,8 @@ def answers(
     target: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[Streamed]:
-    """The network's answer for each file, which is read once the one before is answered. target: seconds
-    an image on average, for which thresholds move; None leaves them.
-
-    Raises:
-        ValueError: Before anything is read: thresholds of this score do not move.
-    """
+    """The network's answer for each file, read once the one before is answered. target: seconds an image
+    on average, for which thresholds move; ValueError, before anything is read, where they cannot."""
     if target is not None:
         moved(network.score, network.thresholds, 0)
     return _answers(network, files, None if target is None else Hold(target), clock)

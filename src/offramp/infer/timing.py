@@ -105,21 +105,8 @@ def measure(
     most: Callable[[], int | None] = lambda: None,
     clock: Callable[[], float] = perf_counter,
 ) -> tuple[list[Timing], float]:
-    """Time calls that take a batch, side by side.
-
-    Args:
-        engine: As in `Timing`.
-        calls: Those of one name make one line.
-        batch: Images that each call takes.
-        effort: How long.
-        meter: With one that runs, energy and memory of whole networks are measured too.
-        wait: Until the device is done, so that the clock tells the truth.
-        most: The most bytes that the device held since its last call; None where that is not known.
-        clock: Of seconds.
-
-    Returns:
-        A line for each name, and the seconds that all first calls took, compilation included.
-    """
+    """Time calls that take a batch, side by side: a line for each name, and the seconds that all first
+    calls took, compilation included. most: bytes that the device held at most since its last call."""
     began = clock()
     for timed in calls:
         timed.call()
@@ -138,7 +125,7 @@ def measure(
     for what in dict.fromkeys(timed.what for timed in calls):
         rows = [at for at, timed in enumerate(calls) if timed.what == what]
         shares = {at: calls[at].share for at in rows}
-        held = [bytes_ for at in rows if (bytes_ := memory.get(at)) is not None]
+        peaks = [bytes_ for at in rows if (bytes_ := memory.get(at)) is not None]
         alike = times[rows[0]] if len(rows) == 1 else mixed([times[at] for at in rows], shares.values())
         # The rate is that of the mean of medians, which the share of slow images moves and a single
         # slow call does not.
@@ -153,7 +140,7 @@ def measure(
                 macs=_mean(shares, {at: calls[at].macs for at in rows}),
                 repeats=min(len(times[at].samples) for at in rows),
                 joules=_mean(shares, energy),
-                memory=max(held, default=None),
+                memory=max(peaks, default=None),
             )
         )
     return lines, first_calls

@@ -52,8 +52,7 @@ def times_for(
     file: Path | None = None,
 ) -> MeasuredCosts | None:
     """The times that a policy is chosen by: of a device's `file`, or, for a limit on time, of `net`
-    here; None where it is chosen by MACs. Raises OfframpError for a limit that goes by times which only
-    a file has."""
+    here. None where it is chosen by MACs."""
     check_times(target.kind, file is not None)
     if file is not None:
         return of_file(file, costs, batch, target.kind)
@@ -78,7 +77,8 @@ def measured(
 
     median, upper, mean = (of_parts(attrgetter(name)) for name in ("p50", "p90", "mean"))
     about = {
-        "repeats": len(times["segment 1"].samples),
+        "plain": times["plain"].p50,
+        "repeats": len(times["plain"].samples),
         "busy": busy,
         "doubts": [*_doubts(median.full, upper.full, mean.full, busy)],
         "machine": dict(where),
@@ -107,10 +107,11 @@ def _doubts(median: float, upper: float, mean: float, busy: float) -> Iterator[s
 
 @torch.inference_mode()
 def stage_times(net: ExitNetwork, batch: int, score: str | None, effort: Effort) -> dict[str, Times]:
-    """Measure `stage_calls` on noise: the numbers in a tensor change no time, and all trunks of a
-    network are alike, so one stands for each."""
+    """Measure the plain backbone and `stage_calls` on noise: the numbers in a tensor change no time, and
+    all trunks of a network are alike, so one stands for each."""
     device = next(net.parameters()).device
-    calls = stage_calls(net, noise(net, batch, device), score)
+    images = noise(net, batch, device)
+    calls = {"plain": plain_call(net, images), **stage_calls(net, images, score)}
     return interleaved(calls, partial(devices.synchronize, device), effort)
 
 
@@ -171,18 +172,9 @@ def policy_calls(
     backend: str | None = None,
     orders: int = 50,
 ) -> Iterator[TimedCall]:
-    """The network that nothing leaves, and, where any image leaves early, the policy: for single images
-    one call an exit that any leave at. What leaves where is laid down beforehand, in random order;
-    scores are computed and compared all the same.
-
-    Args:
-        net: In eval mode.
-        policy: Names exits of the network.
-        shares: Of images that leave at each of the policy's exits.
-        images: [B, ...] on the network's device.
-        backend: Of torch.compile; None runs eagerly.
-        orders: Random orders of leaving, which calls take in turn.
-    """
+    """The network that nothing leaves, and the policy, if any image leaves early: for single images one
+    call an exit. Where they leave is laid down, in `orders` random orders; scores are computed all the
+    same."""
     predictor = Predictor(net, policy, backend)
     macs = policy.macs(network_costs(net, list(inside(net).trunk_of), list(policy.exits)))
     batch, last = len(images), len(shares) - 1

@@ -121,15 +121,9 @@ class InferenceBatchNorm2d(nn.BatchNorm2d):
 
 
 def for_inference(module: M) -> M:
-    """A twin of a module that answers sooner, in eval mode and on the same tensors.
-
-    Args:
-        module: Stays as it is. A part that computes in a way of its own is in the twin as it is.
-
-    Returns:
-        The twin; the module itself where nothing in it has one. It sees weights that change, unless they
-        change through `weight.data`. Where weights are packed, they are in memory twice.
-    """
+    """A twin of a module that answers sooner, in eval mode and on the same tensors; the module itself
+    where nothing has one. Weights may change, but not through `weight.data`; packed ones are in memory
+    twice."""
     twin: M = _twin(module, {})
     return twin
 

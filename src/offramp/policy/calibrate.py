@@ -172,19 +172,8 @@ def calibrate(
     that loses least on validation; of near ties, those within a standard error, the dearest, as of some
     hundred images a cheap exit may be the best by luck.
 
-    Args:
-        validation: Logits and labels.
-        calibration: Logits and labels.
-        costs: Of the network.
-        target: What the policy is chosen for.
-        search: How candidates are made.
-        measured: For limits on latency; candidates are then those that lose least for their time.
-        shares: Of each class, 0 to 1: calibration rows are weighted so that classes count by them.
-
-    Raises:
-        OfframpError: No candidate keeps the limit, there is no row of a class with a share, or classes
-            are to be weighted for a target that reads no labels.
-    """
+    Raises OfframpError where no candidate keeps the limit. measured: times, for limits on latency;
+    shares: of each class, by which calibration rows are weighted."""
     check_labels(target, search.temperature, shares is not None)
     strata = None if shares is None else _strata(calibration, shares)
     labeled = target.loss != "disagreement"

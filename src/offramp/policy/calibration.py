@@ -19,11 +19,7 @@ Finite = int | Annotated[float, Field(allow_inf_nan=False)]  # 1 stays 1, and 1.
 
 @dataclass(frozen=True)
 class Target:
-    """The limit that a policy is chosen for.
-
-    Raises:
-        OfframpError: There is no such limit.
-    """
+    """The limit that a policy is chosen for."""
 
     kind: LimitKind  # the limit's name
     value: float  # a share from 0 to 1, MACs for `max-mean-macs`, seconds for limits on latency

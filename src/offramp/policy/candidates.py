@@ -52,12 +52,8 @@ class SplitLogits:
 
 @dataclass(frozen=True)
 class Search:
-    """How candidates are made.
-
-    Raises:
-        OfframpError: The score is unknown, a choice means nothing for it, or two choices exclude each
-            other.
-    """
+    """How candidates are made. Raises OfframpError for choices that mean nothing or exclude each
+    other."""
 
     score: str = "confidence"  # what decides whether an image leaves
     shared: bool = False  # one threshold for all exits, not one each
@@ -87,17 +83,12 @@ BY_CONFIDENCE = Search()
 
 
 def loss_of(kind: LossKind, answers: Ints, labels: Ints) -> Floats:
-    """What leaving at each exit loses, [N, E] of 0 and 1; of labels one by one, from 0 to 1.
+    """What leaving at each exit loses, [N, E] from 0 to 1. `harm`: the full network is right and the
+    exit wrong; `disagreement`: they differ; `miss`: of labels that an image has, the share that is
+    missed.
 
-    Args:
-        kind: `wrong`: the exit is wrong. `harm`: the full network is right and the exit wrong.
-            `disagreement`: the exit answers something else than the full network; labels are not read.
-            Of several labels an image, `label`: the share of its labels that are wrong; `miss`: of those
-            that it has, the share that the exit misses; `label-harm` and `miss-harm`: the share that is
-            so at the exit and not in the full network.
-        answers: [N, E] classes; the last column is the full network. Or [N, E, C] labels.
-        labels: [N], or [N, C].
-    """
+    answers: [N, E] classes, or [N, E, C] labels; the last exit is the full network. labels: [N] or [N,
+    C]."""
     match kind:
         case "wrong":
             lost = ~alike(answers, labels)
@@ -232,9 +223,8 @@ def _exit_by_exit(scores: Floats, lost: Floats, cuts: Sequence[Floats]) -> list[
 
 
 def _run_up(thresholds: Thresholds, cuts: Sequence[Floats]) -> list[Thresholds]:
-    """Policies between the full network and the first point of a frontier, safest first: fewer and
-    fewer of the rows that leave there. The first point is the cheapest that loses nothing on
-    validation; a short calibration split may certify a safer one only."""
+    """Policies between the full network and the first point of a frontier, safest first, as a short
+    calibration split may certify no other."""
     settings = []
     for part in np.linspace(1, 0, RUN_UP, endpoint=False):
         raised: list[float | None] = []
@@ -248,9 +238,8 @@ def _run_up(thresholds: Thresholds, cuts: Sequence[Floats]) -> list[Thresholds]:
 
 
 def temperatures(split: SplitLogits) -> tuple[float, ...]:
-    """The temperature of each exit, [E], from 0.05 to 20: dividing its logits by it gives the least
-    cross-entropy (Guo et al., 2017), which is convex in 1/T. Rows with a logit that is not finite are
-    left out; 1 where none is left."""
+    """Of each exit the temperature, 0.05 to 20, of least cross-entropy (Guo et al., 2017), convex in
+    1/T. Rows with a logit that is not finite are left out; 1 where none is left."""
     logits, labels = split.logits, split.labels
     return tuple(_temperature(logits[:, exit], labels) for exit in range(logits.shape[1]))
 

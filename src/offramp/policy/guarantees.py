@@ -35,11 +35,8 @@ MOST_SAMPLES = 10_000_000
 
 @dataclass(frozen=True, eq=False)
 class Strata:
-    """Calibration rows whose classes are to count by given shares.
-
-    Raises:
-        ValueError: A class has a share and no row.
-    """
+    """Calibration rows whose classes are to count by given shares. Raises ValueError for a class with a
+    share and no row."""
 
     labels: NDArray[np.integer]  # [N], numbers of classes
     shares: Sequence[float]  # of each class, 0 to 1; their sum is 1
@@ -68,14 +65,10 @@ class Strata:
         """The chance of a weighted mean loss of at most `mean` if the true risk, by the shares, were
         `risk`.
 
-        Given the labels, the weighted losses are independent, each from 0 to its weight. Three bounds of
-        the tail of their mean: Hoeffding's of sums whose terms have ranges of their own, in which Kish's
-        effective number of rows takes the place of the number; and, of the losses divided by the largest
-        weight, which lie in [0, 1], Hoeffding's of relative entropy and Bentkus's.
-
-        Returns:
-            The least of the three: the least of bounds of one chance is a bound of it.
-        """
+        Given the labels, weighted losses are independent, each from 0 to its weight. The least of three
+        bounds is a bound: Hoeffding's of sums whose terms have ranges of their own, with Kish's
+        effective number of rows; and, of losses divided by the largest weight, Hoeffding's of relative
+        entropy and Bentkus's."""
         if mean >= risk:
             return 1.0
         rows, most = len(self.labels), float(self.weights.max())
@@ -131,12 +124,8 @@ def learn_then_test(losses: Floats, risk: float, confidence: float, strata: Stra
     """Learn then Test with a fixed sequence: how many candidates, from the first on, are certified.
 
     Each is tested at level 1 - confidence and the first that fails ends it, so the chance that *any*
-    certified one has a true risk above `risk` is at most 1 - confidence.
-
-    Args:
-        losses: [N, J], candidates in the order in which they are tested; 0 or 1, where the test is the
-            exact binomial tail, or between them, where it is that of `hoeffding_bentkus`.
-    """
+    certified one has a true risk above `risk` is at most 1 - confidence. losses: [N, J], in that
+    order."""
     if strata is None and not _binary(losses):
         tails = [hoeffding_bentkus(mean, risk, len(losses)) for mean in losses.mean(axis=0).tolist()]
         passed = np.array(tails) <= 1 - confidence
@@ -149,19 +138,13 @@ def learn_then_test(losses: Floats, risk: float, confidence: float, strata: Stra
 
 
 def conformal(losses: Floats, risk: float, strata: Strata | None = None) -> int:
-    """Conformal risk control: how many candidates, from the first on, pass.
+    """Conformal risk control: how many candidates, from the safest on, pass. losses: [N, J], from 0 to
+    1.
 
-    The loss of a row is first made monotone (the worst among the candidates up to there), which only
-    raises it. Then the mean of the true risk of the last candidate that passes, over calibration draws,
-    is at most `risk`. Nothing is promised of one draw.
-
-    With strata each class has a further row of its own that is lost: the sum over classes of share ·
-    (lost + 1) / (rows + 1). A new row of each class is exchangeable with those of its class, and the
-    proof goes through class by class; of one class it is the rule without strata.
-
-    Args:
-        losses: [N, J], from 0 to 1, from the safest candidate to the boldest.
-    """
+    Losses are made monotone (the worst among the candidates up to there), which only raises them. The
+    mean true risk of the last that passes, over calibration draws, is at most `risk`; nothing is
+    promised of one draw. With strata each class has a further row that is lost, and the proof goes class
+    by class."""
     worst = np.maximum.accumulate(losses, axis=1)
     if strata is None:
         passed = (worst.sum(axis=0) + 1) / (len(losses) + 1) <= risk
@@ -172,17 +155,12 @@ def conformal(losses: Floats, risk: float, strata: Strata | None = None) -> int:
 
 
 def met_on_average(losses: Floats, target: float, strata: Strata | None = None) -> int:
-    """How many candidates, from the first on, meet a target with a standard error and a row to spare: no
-    guarantee, but in simulations the mean true loss of the last one, over draws, is below it.
+    """How many candidates, from the safest on, meet a target with a standard error and a row to spare:
+    no guarantee, but in simulations the mean true loss of the last one, over draws, is below it.
 
-    The first that fails ends it, whatever comes after: the best of many that fit would look better than
-    it is. The standard error is that of the mean loss (Breiman et al., *Classification and regression
-    trees*, 1984, choose by one of them), and the row is that of `conformal`.
-
-    Args:
-        losses: [N, J], from -1 to 1, from the safest candidate to the boldest.
-        target: Their mean at most.
-    """
+    The first that fails ends it: the best of many that fit would look better than it is. losses: [N, J],
+    from -1 to 1. The error is that of the mean loss (Breiman et al., *Classification and regression
+    trees*, 1984, choose by one of them), the row that of `conformal`."""
     rows = len(losses)
     weights = np.ones(rows) if strata is None else strata.weights
     sums = weights @ losses

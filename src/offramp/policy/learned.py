@@ -28,27 +28,13 @@ DECAY = 5e-4  # of the weights, as the source trains; a gate that is right of ev
 
 
 def gates(logits: Floats, labels: Ints, spent: Sequence[float], cost: float = COST) -> GateNumbers:
-    """The gates of all exits but the last, which has none.
+    """The gates of all exits but the last, which has none. logits: [N, E, C]; labels: [N]; spent: of
+    `shares`.
 
-    Each gate minimizes the mean over images of its binary cross-entropy, in which an image that should
-    leave counts (stays / leaves) times, both counted over all gates, plus the decay of its weights. That
-    is convex, so the minimum is the only one.
-
-    Args:
-        logits: [N, E, C]. Rows with a logit that is not finite are left out; where none is left nothing
-            is learned, and a gate is one half for every image.
-        labels: [N].
-        spent: [E], of `shares`.
-        cost: λ, in nats for the whole network.
-
-    Example:
-        >>> import numpy as np
-        >>> sure, torn = [4.0, 0.0], [0.1, 0.0]
-        >>> logits = np.array([[sure, sure], [torn, sure]] * 50)
-        >>> first, last = gates(logits, np.zeros(100, int), (0.3, 1.0))
-        >>> len(first), last
-        (5, None)
-    """
+    Each minimizes the mean over images of its binary cross-entropy, in which an image that should leave
+    counts (stays / leaves) times, both counted over all gates, plus the decay of its weights: that is
+    convex. Rows with a logit that is not finite are left out; without any, a gate is one half for
+    all."""
     finite = np.isfinite(logits).all(axis=(1, 2))
     rows, truth = np.asarray(logits[finite], np.float64), labels[finite]
     early = logits.shape[1] - 1
@@ -67,15 +53,8 @@ def shares(costs: Costs) -> tuple[float, ...]:
 
 
 def best_exits(logits: Floats, labels: Ints, spent: Sequence[float], cost: float = COST) -> Ints:
-    """The exit of least cross-entropy + cost · spent, the first of a tie; counted from 0. logits: [N, E,
-    C], all finite; labels: [N]; spent: [E], of `shares`; cost: λ.
-
-    Example:
-        >>> import numpy as np
-        >>> logits = np.array([[[2.0, 0.0], [3.0, 0.0]], [[0.0, 2.0], [3.0, 0.0]]])
-        >>> best_exits(logits, np.array([0, 0]), (0.2, 1.0)).tolist()
-        [0, 1]
-    """
+    """[N], from 0: the exit of least cross-entropy + cost · spent, the first of a tie. logits: [N, E,
+    C], all finite; labels: [N]; spent: [E], of `shares`; cost: λ."""
     rows = np.arange(len(labels))
     entropies = -log_softmax(np.asarray(logits, np.float64), axis=2)[rows, :, labels]
     return np.asarray(np.argmin(entropies + cost * np.asarray(spent), axis=1))

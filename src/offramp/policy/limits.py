@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 LossKind = Literal["wrong", "harm", "disagreement", "label", "miss", "label-harm", "miss-harm"]
 LimitKind = str  # a name in `LIMITS`
 # A number, or a text such as "1%", "2M" or "5ms"; with what the command line calls it.
-Share = Annotated[float | str | None, "SHARE"]
-Macs = Annotated[float | str | None, "MACS"]
-Time = Annotated[float | str | None, "TIME"]
+ShareText = Annotated[float | str | None, "SHARE"]
+MacsText = Annotated[float | str | None, "MACS"]
+TimeText = Annotated[float | str | None, "TIME"]
 
 
 class Limits(TypedDict, total=False):
@@ -52,18 +52,18 @@ class Limits(TypedDict, total=False):
         >>> policy = fitted.calibrate(**limits)
     """
 
-    max_accuracy_loss: Share
-    min_accuracy: Share
-    max_mean_macs: Macs
-    max_mean_latency: Time
-    max_p95_latency: Time
-    max_disagreement: Share
-    risk: Share
-    max_hamming_loss: Share
-    max_missed_labels: Share
-    hamming_risk: Share
-    missed_risk: Share
-    confidence: Share
+    max_accuracy_loss: ShareText
+    min_accuracy: ShareText
+    max_mean_macs: MacsText
+    max_mean_latency: TimeText
+    max_p95_latency: TimeText
+    max_disagreement: ShareText
+    risk: ShareText
+    max_hamming_loss: ShareText
+    max_missed_labels: ShareText
+    hamming_risk: ShareText
+    missed_risk: ShareText
+    confidence: ShareText
     on_average: bool
     without_labels: bool
 
@@ -165,12 +165,7 @@ COMPANIONS = ("confidence", "on-average", "without-labels")  # what goes with a 
 
 
 def words(name: str) -> str:
-    """A limit's name in messages, which stands for `--max-mean-macs` and `max_mean_macs` alike.
-
-    Example:
-        >>> words("max-mean-macs"), words("on_average")
-        ('max mean MACs', 'on average')
-    """
+    """A limit's name in messages: `max mean MACs` of `max-mean-macs` and `max_mean_macs` alike."""
     return re.sub("[-_]", " ", name).replace("macs", "MACs")
 
 

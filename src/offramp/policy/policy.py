@@ -128,9 +128,8 @@ class Policy:
 
     @property
     def active(self) -> tuple[int, ...]:
-        """Indices of the exits whose heads must be run: those where an input can leave, the last one
-        that an input can reach, and all before them where a score has a history or exits add to one
-        another."""
+        """Indices of the exits whose heads must be run: where an input can leave, the last one that it
+        can reach, and all before them where a score has a history or exits add to one another."""
         last, score = len(self.exits) - 1, scoring.SCORES[self.score]
         final = last if self.takes_all is None else self.takes_all  # nothing goes beyond
         early = [

@@ -36,15 +36,9 @@ def share(hits: int, rows: int, level: float = 0.95) -> Interval:
 
 
 def difference(lost: int, gained: int, rows: int, level: float = 0.95) -> Interval:
-    """The loss of accuracy, (lost - gained) / rows, of paired answers.
-
-    The interval is Wald's after one more answer of each kind: it is not empty where no answer differs.
-    lost, gained: rows that turned from right to wrong, and from wrong to right; level: of the interval.
-
-    References:
-        D. Bonett, R. Price. *Adjusted Wald confidence interval for a difference of binomial proportions
-        based on paired data*. 2012.
-    """
+    """The loss of accuracy, (lost - gained) / rows, of paired answers. Its interval is Wald's after one
+    more answer of each kind, and so not empty where no answer differs (D. Bonett, R. Price. *Adjusted
+    Wald confidence interval for a difference of binomial proportions based on paired data*. 2012)."""
     down, up = (lost + 1) / (rows + 2), (gained + 1) / (rows + 2)
     middle = down - up
     reach = float(stats.norm.isf((1 - level) / 2)) * ((down + up - middle**2) / (rows + 2)) ** 0.5
@@ -64,10 +58,7 @@ class Difference:
 def paired(
     a: Sequence[float] | NDArray[np.floating], b: Sequence[float] | NDArray[np.floating]
 ) -> Difference:
-    """Student's t interval of 95 % of the mean paired difference. a, b: [N].
-
-    Raises ValueError when the lengths differ or are zero.
-    """
+    """Student's t interval of 95 % of the mean paired difference. a, b: [N]."""
     first, other = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != other.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"need two equally long lists, got {first.shape} and {other.shape}")
@@ -86,9 +77,8 @@ def p_of_chance(hits: NDArray[np.integer] | int, rows: int, common: float) -> Fl
 
 
 def calibration_error(confidence: Floats, right: Bools) -> float | None:
-    """Expected calibration error: |accuracy - mean confidence| in BINS equal-width bins of confidence,
-    weighted by their rows. confidence: [N], 0 to 1; rows of NaN are left out, and where no row is left
-    it is None."""
+    """Expected calibration error: |accuracy - mean confidence| in BINS equal-width bins of confidence
+    [N], weighted by their rows. Rows of NaN are left out; None where no row is left."""
     rows, sure, hits = confidence_bins(confidence, right)
     return float(np.abs(hits - sure).sum() / rows.sum()) if rows.any() else None
 
@@ -114,19 +104,8 @@ def auroc(scores: Floats, right: Bools) -> float | None:
 
 
 def aurc(scores: Floats, right: Bools) -> float:
-    """Failure prediction: the share of wrong rows among the surest, averaged over how many of these are
-    looked at (area under the risk-coverage curve; Geifman and El-Yaniv, 2017).
-
-    0 to 1, lower is better. Rows of equal score come in any order, so it is the mean over all.
-    Calibration says whether confidences are true on average, this whether they find the mistakes.
-    scores, right: [N].
-
-    Example:
-        >>> import numpy as np
-        >>> right = np.array([True, True, False, False])
-        >>> aurc(np.array([0.9, 0.8, 0.7, 0.6]), right), aurc(np.array([0.6, 0.7, 0.8, 0.9]), right)
-        (0.20833333333333331, 0.7916666666666666)
-    """
+    """Area under the risk-coverage curve (Geifman and El-Yaniv, 2017): the share of wrong rows among the
+    surest, averaged over how many of these are looked at; rows of equal score come in any order."""
     ranked = np.where(np.isnan(scores), -np.inf, scores)
     levels, place, sizes = np.unique(-ranked, return_inverse=True, return_counts=True)
     wrong = np.bincount(place, ~right, len(levels))
@@ -145,14 +124,8 @@ class Curve:
 
 
 def sweep(scores: Floats, right: Bools, macs: Sequence[float], thresholds: Floats) -> Curve:
-    """Accuracy and MACs of many thresholds on the scores of every exit.
-
-    Args:
-        scores: [N, E] of `scoring.scores`.
-        right: [N, E], whether the exit's answer is right.
-        macs: [E], of a row that leaves at each exit, all heads run.
-        thresholds: [T], each for all exits, or [T, E-1]; infinity never lets a row leave.
-    """
+    """Accuracy and MACs of thresholds, [T] for all exits or [T, E-1], on scores [N, E]; infinity lets no
+    row leave. right: [N, E]; macs: [E], of a row that leaves at each exit, all heads run."""
     rows, exits = scores.shape
     settings = np.asarray(thresholds, dtype=np.float64)
     if settings.ndim == 1:
@@ -181,14 +154,8 @@ def at_thresholds(
     full_macs: float,
     thresholds: Sequence[float],
 ) -> list[tuple[float, float]]:
-    """Accuracy and compute of each threshold, where an image leaves at the first exit whose confidence
-    (of several labels: in the least sure one) is at least that, else at the last. logits: [N, E, C];
-    labels: [N], or [N, C]; macs: [E], of an image that leaves at each exit; full_macs: of the plain
-    network.
-
-    Returns:
-        Accuracy, 0 to 1, and mean MACs an image as a share of `full_macs`.
-    """
+    """Accuracy, and MACs as a share of `full_macs`, of each threshold on the confidence of logits [N, E,
+    C]. labels: [N], or [N, C]; macs: [E], of an image that leaves at each exit."""
     sure = scoring.scores(scoring.usual(several(labels)), logits.astype(np.float64))
     right = alike(scoring.answers(logits, several(labels)), labels)
     curve = sweep(np.asarray(sure), right, macs, np.asarray(thresholds))
@@ -217,9 +184,8 @@ def oracle(right: Bools, macs: Sequence[float]) -> Bound:
 
 
 def random_exit(right: Bools, macs: Sequence[float], shares: Sequence[float]) -> Bound:
-    """Leave at an exit drawn with probabilities `shares`, whatever the input: what a policy of those
-    shares is worth without its scores. macs: [E], without the heads before, as a draw needs none of
-    them."""
+    """Leave at an exit drawn with probabilities `shares`: what a policy of those shares is worth without
+    its scores. macs: [E], without the heads before, as a draw needs none of them."""
     odds = np.asarray(shares, dtype=np.float64)
     return Bound(
         float(right.mean(axis=0) @ odds),

@@ -87,21 +87,9 @@ def usual(several: bool) -> str:
 def score(
     name: str, logits: Array, temperature: float = 1.0, past: Past = None, gate: Gate = None
 ) -> tuple[Array, Past]:
-    """How sure one exit is, and what the next exit needs to know.
-
-    Args:
-        name: Of the score.
-        logits: [..., C].
-        temperature: Which logits are divided by.
-        past: What the exit before returned, for the same rows; None at the first.
-        gate: What the exit has learned, for a score that reads it.
-
-    Returns:
-        The scores [...] and the new past, which is None but for a score with a history.
-
-    Raises:
-        ValueError: There is no such score.
-    """
+    """How sure one exit is, [...], and what the next exit needs to know. logits: [..., C]; past: what
+    the exit before returned, for the same rows; gate: what this one has learned. ValueError for no
+    score."""
     if name not in SCORES:
         raise ValueError(f"no score '{name}'; there are {', '.join(SCORES)}")
     return SCORES[name].rate(logits, temperature, past, gate)
@@ -166,18 +154,8 @@ def leaves(
     temperatures: Sequence[float] | None = None,
     gates: Sequence[Gate] | None = None,
 ) -> Array:
-    """Where each row leaves, counted from 0.
-
-    Args:
-        name: Of the score.
-        logits: [N, E, C].
-        thresholds: [E], of which the last is not read.
-        temperatures: [E].
-        gates: [E].
-
-    Returns:
-        [N] int.
-    """
+    """Where each row leaves, [N] int counted from 0. logits: [N, E, C]; thresholds, of which the last is
+    not read, temperatures and gates: one an exit."""
     xp = library(logits)
     sure = scores(name, logits, temperatures, gates)
     last = logits.shape[1] - 1
@@ -191,8 +169,7 @@ def leaves(
 
 def statistics(logits: Array) -> Array:
     """What a gate looks at, [..., C] → [..., 4]: confidence, entropy, margin, and the entropy of the
-    squared probabilities, which is that at half the temperature. Minus infinity where a row has no
-    finite largest logit."""
+    squared probabilities (half the temperature). Minus infinity without a finite largest logit."""
     columns = (
         _confidence(logits, 1.0, None, None),
         _entropy(logits, 1.0, None, None),
@@ -212,9 +189,8 @@ def row_confidence(row: list[float], temperature: float) -> float:
 
 
 def row_answers(logits: Array, temperature: float) -> list[tuple[int, float]] | None:
-    """The class of each row [n, C] on the host and how sure it is, as `answers` and `certainty` have
-    them up to rounding, without a kernel. None where they have to be computed in full: for many values,
-    and where a row has no finite largest logit."""
+    """Of each row [n, C] on the host the class and how sure, as `answers` and `certainty` up to
+    rounding, without a kernel. None where they have to be computed in full."""
     if logits.shape[0] * logits.shape[1] > FEW:
         return None
     each = [(row.index(max(row)), row_confidence(row, temperature)) for row in logits.tolist()]
@@ -222,9 +198,8 @@ def row_answers(logits: Array, temperature: float) -> list[tuple[int, float]] | 
 
 
 def rows_leave(name: str, logits: Array, temperature: float, threshold: float) -> list[bool] | None:
-    """Which rows of logits [n, C] on the host leave, without a kernel, which between a network's own
-    takes longer than some stages. None where they have to be computed in full: for a score that does not
-    tell of a row alone, many values, one that is too near to the threshold, and NaN."""
+    """Which rows of logits [n, C] on the host leave, without a kernel, which takes longer than some
+    stages. None where that is not certain: other scores, many values, near the threshold, and NaN."""
     of_row = SCORES[name].of_row
     if of_row is None or logits.shape[0] * logits.shape[1] > FEW:
         return None

@@ -76,18 +76,10 @@ def frontier(
     scores: Floats, losses: Floats, costs: Costs, points: int = 100, cuts: Sequence[Floats] | None = None
 ) -> tuple[OperatingPoint, ...]:
     """The best settings, from the dearest to the cheapest; the full network is the first, unless
-    something cheaper loses no more.
+    something cheaper loses no more. Each point is cheaper and loses more than the one before it.
 
-    Args:
-        scores: [N, E] of `scoring.scores`, growing with certainty, or minus infinity; the last column is
-            not read.
-        losses: [N, E], the loss of leaving at each exit.
-        costs: Of the network.
-        points: Budgets, evenly from the cheapest policy to the full network; each point is cheaper and
-            loses more than the one before it.
-        cuts: The thresholds to choose from at each early exit, ascending; by default `cut_points` of
-            scores from 0.
-    """
+    scores: [N, E], growing with certainty, or minus infinity; losses: [N, E]; points: budgets, evenly
+    from the cheapest policy on; cuts: the thresholds to choose from at each early exit, ascending."""
     rows, count = losses.shape
     early = range(count - 1)
     cuts = cuts or [cut_points(scores[:, exit]) for exit in early]
@@ -109,19 +101,9 @@ def frontier(
 
 
 def cut_points(scores: Floats, low: float = 0.0) -> Floats:
-    """Thresholds that tell the scores apart, ascending: the least possible score, `low`, or without one
-    the least seen, then one between each two neighbors.
-
-    They are exact in float32, so that every comparison with a float32 score comes out alike in every
-    library.
-
-    Args:
-        scores: [N], minus infinity for rows that are never sure.
-        low: The least possible score; minus infinity where there is none.
-
-    Returns:
-        [U].
-    """
+    """Thresholds that tell scores [N] apart, ascending: the least possible score, `low`, or without one
+    the least seen, then one between each two neighbors. They are exact in float32, so that every
+    comparison with a float32 score comes out alike in every library."""
     distinct = np.unique(scores[np.isfinite(scores)]).astype(np.float64)
     between = ((distinct[1:] + distinct[:-1]) / 2).astype(np.float32).astype(np.float64)
     between = np.where(between > distinct[:-1], between, distinct[1:])
@@ -150,17 +132,11 @@ def _spread(cuts: int, most: int) -> Ints:
 
 
 def totals(bins: Sequence[Ints], sizes: Sequence[int], values: Floats) -> Floats:
-    """The sum over rows of the value where each leaves, for every combination of cuts.
+    """The sum over rows of the value where each leaves, for every combination of cuts: [sizes…].
 
-    Args:
-        bins: For each of D exits, how many of its cuts each row's score reaches, [N]; a row leaves at
-            cut p when its bin is above p.
-        sizes: Cuts of each exit, plus one for never.
-        values: [N, D+1], of leaving at each exit and, last, at none.
-
-    Returns:
-        [sizes…].
-    """
+    bins: for each of D exits how many of its cuts each row reaches, [N]; it leaves at cut p when its bin
+    is above p. sizes: cuts of each exit, and one for never. values: [N, D+1], the last of leaving at
+    none."""
     exits = len(bins)
     sums = np.zeros(sizes)
     for exit in range(exits + 1):
@@ -202,9 +178,9 @@ def _search(
     scores: Floats,
     cuts: Sequence[Floats],
 ) -> None:
-    """Try every combination of the cuts in `grid`, one list for each of some exits that are run, with
-    the others as the setting has them: each row then has one place where it leaves if those let it
-    pass, and those behind that place are out of its reach."""
+    """Try every combination of the cuts in `grid`, for some exits that are run, the others as the
+    setting has them: each row then has one place where it leaves if those let it pass, and none behind
+    it."""
     rows, last = len(scores), len(run.exits)
     place = np.full(rows, last)
     for at in reversed(range(last)):

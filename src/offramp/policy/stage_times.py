@@ -101,15 +101,10 @@ def read(path: Path) -> StageTimes:
 
 
 def of_file(path: Path, costs: Costs, batch: int, kind: LimitKind) -> MeasuredCosts:
-    """The times in a device's file, as `policy.calibrate` takes them.
-
-    A stage was measured with its exit's head. Where a policy leaves that head out, its time is counted
-    all the same, so what is promised is rather too slow than too fast. kind: the limit; one of the 95th
-    percentile goes by those of stages, all others by means.
-
-    Raises:
-        OfframpError: The times are of another network, or lack this batch or an exit.
-    """
+    """The times in a device's file, by 95th percentiles for a limit on these, else by means. A stage was
+    measured with its exit's head, which counts also where a policy leaves it out: rather too slow than
+    too fast. Raises OfframpError where the times are of another network, or lack this batch or an
+    exit."""
     times, of = read(path), LIMITS[kind].stages or "mean"
     stages = times.by_batch()
     rows = stages.get(batch)

@@ -52,9 +52,8 @@ def doubts(policy: Policy, rows: SplitLogits, remark: str | None = None) -> tupl
 
 
 def chance(rows: SplitLogits, exits: Sequence[int], used: Sequence[int] = ()) -> tuple[str, ...]:
-    """A sentence on exits that by an exact binomial test are not clearly better than the most frequent
-    class: the final one, or where that is better, those of `used` (indices); none where there are none.
-    rows: calibration."""
+    """A sentence on exits not clearly better than the most frequent class by an exact binomial test: the
+    final one, or where that is better, those of `used` (indices). rows: calibration."""
     count = len(rows.labels)
     often = int(np.unique(rows.labels, axis=0, return_counts=True)[1].max())
     right = rows.right().sum(axis=0)

@@ -235,7 +235,7 @@ def _other(images: OtherImages) -> list[str | TextTable]:
         ]
 
     names = ["images", "right under the policy", "right in the whole network", "lost, in points", "MACs"]
-    columns = zip(names, column(images.test), column(images.there), strict=True)
+    columns = zip(names, column(images.test), column(images.elsewhere), strict=True)
     note = (
         "In %, with intervals of 95 %. MACs: of the plain network's. Nothing is promised of such images."
     )

@@ -47,7 +47,7 @@ class Tracking:
 
         Raises OfframpError for trackers that failed at the last look, once the others have all.
         """
-        told: set[str] = set()
+        earlier: set[str] = set()
         try:
             while True:
                 over = (
@@ -57,9 +57,9 @@ class Tracking:
                 if over:
                     break
                 for failure in failures:
-                    if failure not in told:
+                    if failure not in earlier:
                         click.echo(failure, err=True)
-                told.update(failures)
+                earlier.update(failures)
                 time.sleep(self.every)
         except KeyboardInterrupt:
             return 130

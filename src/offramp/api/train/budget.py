@@ -108,7 +108,7 @@ def choose(plan: Plan, macs: float) -> Choice:
         ("data.train_images", train, images),
         ("data.test_images", tested, test),
     )
-    settings = tuple(f"{name}={fits}" for name, fits, asked in changes if fits != asked)
+    settings = tuple(f"{name}={fits}" for name, fits, value in changes if fits != value)
     return Choice(settings, full + answers * tested, chosen, train)
 
 

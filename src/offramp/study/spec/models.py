@@ -39,7 +39,7 @@ from offramp.usercode import is_user_code
 Switch = Annotated[bool, BeforeValidator(fields.switch)]
 # Pydantic's own, of a union behind a plain validator, warns of each tuple.
 AsPlain = PlainSerializer(plain, when_used="json")
-Limit = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
+CountOrAuto = Annotated[int | Literal["auto"], PlainValidator(fields.limit)]
 Options = dict[str, Any]
 NamedValues = tuple[tuple[str, Any], ...]
 
@@ -175,8 +175,8 @@ class ExecutionSpec(Section):
     share: Switch = True  # whether strategies share phases
     # bytes of the caches of all workers together; `auto` leaves room for training and for others
     # (`offramp.study.plan.caching`)
-    cache_memory: Limit = "auto"
-    cache_disk: Limit = "auto"  # the same on disk
+    cache_memory: CountOrAuto = "auto"
+    cache_disk: CountOrAuto = "auto"  # the same on disk
     # images in memory, or read from files when they are needed; `auto` goes by their size and
     # augmentation
     loader: Loader = "auto"
