@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from offramp.study.run.cluster import Cluster
     from offramp.study.run.events import Event
     from offramp.study.run.run import RunConfig
-    from offramp.study.spec.file import Member, StudyFile
+    from offramp.study.spec.file import ListedStudy, StudyFile
     from offramp.study.spec.models import Study
 
 WITHOUT_STUDY = ("strategy", "backbone", "data")  # what is named where no study is
@@ -41,7 +41,7 @@ class StudyRequest:
     """
 
     name: str
-    members: Sequence[Member]
+    members: Sequence[ListedStudy]
     files: Sequence[StudyFile]
 
     @property
@@ -76,7 +76,7 @@ def requested(
         OfframpError: The study cannot be read, or the options do not go with it.
     """
     from offramp.study.spec import file as spec
-    from offramp.study.spec.file import Member
+    from offramp.study.spec.file import ListedStudy
     from offramp.study.spec.models import Study
 
     check_names(training, TrainingOptions)
@@ -96,7 +96,7 @@ def requested(
         parsed = study
     else:
         parsed = spec.parse(study, overrides=[*spec.root_setting(root), *settings])
-    return StudyRequest("the study", [Member(Path(), part) for part in parsed.parts], ())
+    return StudyRequest("the study", [ListedStudy(Path(), part) for part in parsed.parts], ())
 
 
 def _without_file(training: TrainingOptions, settings: Sequence[str], numerics: str) -> Study:

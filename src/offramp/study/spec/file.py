@@ -23,7 +23,7 @@ TEST_SHARE = 10
 
 
 @dataclass(frozen=True)
-class Member:
+class ListedStudy:
     """A study and the file that it was read from."""
 
     path: Path
@@ -161,15 +161,15 @@ def study_files(
 
 def members(
     path: Path, overrides: Sequence[str] = (), data_root: Path | None = None
-) -> tuple[Member, ...]:
+) -> tuple[ListedStudy, ...]:
     """The studies of `study_files`. Raises OfframpError as that does, and as `studies` does."""
     return studies(study_files(path, overrides, data_root))
 
 
-def studies(files: Sequence[StudyFile]) -> tuple[Member, ...]:
+def studies(files: Sequence[StudyFile]) -> tuple[ListedStudy, ...]:
     """What files say; each control is a study of its own, and so is each seed that draws its own splits.
     Raises OfframpError for whatever is wrong in any of them."""
-    return tuple(Member(file.path, study) for file in files for study in file.study().parts)
+    return tuple(ListedStudy(file.path, study) for file in files for study in file.study().parts)
 
 
 def _is_list(document: Document) -> bool:
