@@ -34,12 +34,13 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 DEMO = Path(__file__).parents[2] / "studies" / "demo.yaml"
+EPOCHS = 8
 See = Callable[[Event], None]
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return make_plan(read(study_file(tmp_path_factory.mktemp("study"), epochs=8)), CPU)
+    return make_plan(read(study_file(tmp_path_factory.mktemp("study"), epochs=EPOCHS)), CPU)
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +63,9 @@ def carried_out(plan: Plan, root: Path | Store, see: See = lambda _: None) -> li
     return happened
 
 
-def command(folder: Path, plan: Plan, where: str = "ray") -> list[str]:
-    """The command that runs the plan's study on a cluster, into `folder / "store"`."""
-    study = Path(plan.study.numerics).parent / "study.yaml"
+def command(folder: Path, where: str = "ray") -> list[str]:
+    """The command that runs the study of `plan` on a cluster, into `folder / "store"`."""
+    study = study_file(folder / "study", epochs=EPOCHS)
     run = ["run", str(study), "--on", where, "--store", str(folder / "store")]
     return [sys.executable, "-m", "offramp", *run]
 
@@ -292,7 +293,7 @@ def test_from_outside_of_the_cluster(
 ) -> None:
     """By Ray Client, which tells of a task when it has ended."""
     where = f"ray://127.0.0.1:{machines.client_port}"
-    answer = subprocess.run(command(tmp_path, plan, where), capture_output=True, text=True)
+    answer = subprocess.run(command(tmp_path, where), capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     words = " ".join(answer.stdout.split())  # wherever lines fold
     assert "3 of 3 trials" in words and "5 phases trained" in words
@@ -325,7 +326,7 @@ def test_a_phase_that_fits_nowhere_is_waited_for_and_said(machines: Machines, tm
 @pytest.mark.usefixtures("machines")
 def test_two_drivers_on_one_store_do_no_harm(plan: Plan, undisturbed: Store, tmp_path: Path) -> None:
     """Another run has begun: what it is at is waited for, and nothing is trained twice."""
-    other = subprocess.Popen(command(tmp_path, plan), stderr=subprocess.PIPE, text=True)
+    other = subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True)
     try:
         happened = carried_out(plan, tmp_path / "store")
         _, output = other.communicate(timeout=900)
@@ -339,7 +340,7 @@ def test_two_drivers_on_one_store_do_no_harm(plan: Plan, undisturbed: Store, tmp
 
 @pytest.mark.usefixtures("machines")
 def test_a_driver_that_was_killed_goes_on(plan: Plan, undisturbed: Store, tmp_path: Path) -> None:
-    with subprocess.Popen(command(tmp_path, plan), stderr=subprocess.PIPE, text=True) as first:
+    with subprocess.Popen(command(tmp_path), stderr=subprocess.PIPE, text=True) as first:
         assert first.stderr is not None
         before = []
         for line in first.stderr:
@@ -394,7 +395,7 @@ def test_a_cluster_of_this_machine_ends_with_its_run(plan: Plan, tmp_path: Path)
     environment |= {"HOME": str(tmp_path), "OFFRAMP_TEST_MARK": str(tmp_path)}
     addresses: set[str] = set()
     with subprocess.Popen(
-        command(tmp_path, plan), stderr=subprocess.PIPE, text=True, env=environment
+        command(tmp_path), stderr=subprocess.PIPE, text=True, env=environment
     ) as first:
         assert first.stderr is not None
         for line in first.stderr:
@@ -409,7 +410,7 @@ def test_a_cluster_of_this_machine_ends_with_its_run(plan: Plan, tmp_path: Path)
     assert addresses == {"127.0.0.1"}, "nobody else reaches it"
     assert not left_behind(mark)
     again = subprocess.run(
-        command(tmp_path, plan), capture_output=True, text=True, check=True, env=environment
+        command(tmp_path), capture_output=True, text=True, check=True, env=environment
     )
     assert "3 of 3 trials" in again.stdout and not left_behind(mark)
     assert not list((tmp_path / "store" / "work").rglob("*"))
