@@ -288,9 +288,7 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def test_from_outside_of_the_cluster(
-    machines: Machines, plan: Plan, undisturbed: Store, tmp_path: Path
-) -> None:
+def test_from_outside_of_the_cluster(machines: Machines, undisturbed: Store, tmp_path: Path) -> None:
     """By Ray Client, which tells of a task when it has ended."""
     where = f"ray://127.0.0.1:{machines.client_port}"
     answer = subprocess.run(command(tmp_path, where), capture_output=True, text=True)
@@ -388,7 +386,7 @@ def test_what_fails_for_a_reason_of_its_own_is_not_tried_again(tmp_path: Path) -
     assert len(Store(tmp_path / "store").trials()) == 2
 
 
-def test_a_cluster_of_this_machine_ends_with_its_run(plan: Plan, tmp_path: Path) -> None:
+def test_a_cluster_of_this_machine_ends_with_its_run(tmp_path: Path) -> None:
     """Ctrl-C saves what is at work and leaves no process behind; the same command goes on."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     mark = f"OFFRAMP_TEST_MARK={tmp_path}"
